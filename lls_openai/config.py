@@ -1,0 +1,31 @@
+"""The settings of one provider in run.yaml: the stock ones, some of them stricter."""
+
+from llama_stack.providers.remote.inference.passthrough.config import (
+    PassthroughImplConfig,
+)
+from pydantic import Field, HttpUrl, field_validator
+
+MEBIBYTE = 1024 * 1024
+
+
+class ProviderConfig(PassthroughImplConfig):  # type: ignore[misc]
+    """The stock passthrough's settings, with the upstream pinned.
+
+    Of the stock settings, `allowed_models`, `network`, `forward_headers` and `api_key`
+    are honoured as `PassthroughImplConfig` describes them.
+
+    Args:
+        base_url: the upstream; `/v1` is appended unless its path names a version.
+        max_request_bytes: the largest request body, in bytes.
+    """
+
+    base_url: HttpUrl = Field(description="The upstream that every call goes to")
+    max_request_bytes: int = Field(default=64 * MEBIBYTE, gt=0)
+
+    @field_validator("base_url")
+    @classmethod
+    def _no_more_than_a_place(cls, url: HttpUrl) -> HttpUrl:
+        if url.username or url.password or url.query or url.fragment:
+            message = "base_url is scheme, host, port and path, and nothing else"
+            raise ValueError(message)
+        return url

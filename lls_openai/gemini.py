@@ -1,0 +1,76 @@
+"""Gemini's errors, brought into OpenAI's form.
+
+Its OpenAI-compatible API answers an error as an array of one Google `Status` object
+(https://cloud.google.com/apis/design/errors), which no OpenAI client reads.
+"""
+
+import zlib
+from typing import Any
+
+import msgspec
+
+from lls_openai.errors import error_body
+
+Headers = list[tuple[bytes, bytes]]
+
+# An error is a few hundred bytes; a compressed one that grows past this is left alone.
+UNPACKED_BYTES = 256 * 1024
+
+
+def unwrap_error(status: int, headers: Headers, body: bytes) -> tuple[Headers, bytes]:
+    """Unwrap an error array; every other answer comes back as it is.
+
+    Args:
+        status: the answer's HTTP status.
+        headers: the answer's headers, names in lower case.
+        body: the whole body as it came over the wire.
+    """
+    if status < 400:  # noqa: PLR2004 (RFC 9110: where errors begin)
+        return headers, body
+    unpacked = _unpacked(dict(headers).get(b"content-encoding"), body)
+    error = _error_in(unpacked)
+    if error is None:
+        return headers, body
+    headers = [pair for pair in headers if pair[0] != b"content-encoding"]
+    return headers, _openai_form(error)
+
+
+def _unpacked(encoding: bytes | None, body: bytes) -> bytes:
+    """Undo gzip, which Google uses on errors too; give b"" for what stays packed."""
+    if encoding is None:
+        return body
+    if encoding.lower() != b"gzip":
+        return b""
+    try:
+        unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+        return unpacker.decompress(body, UNPACKED_BYTES)
+    except zlib.error:
+        return b""
+
+
+def _error_in(body: bytes) -> dict[str, Any] | None:
+    if not body.lstrip().startswith(b"["):
+        return None
+    try:
+        match msgspec.json.decode(body):
+            case [{"error": {"message": str()} as error}]:
+                return dict(error)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass
+    return None
+
+
+def _openai_form(error: dict[str, Any]) -> bytes:
+    """Give the four fields: Google's reason is the code, its status the type."""
+    status = error.get("status") or "api_error"
+    return error_body(error["message"], status, None, _reason(error) or status)
+
+
+def _reason(error: dict[str, Any]) -> str | None:
+    details = error.get("details")
+    found = (
+        detail["reason"]
+        for detail in (details if isinstance(details, list) else [])
+        if isinstance(detail, dict) and isinstance(detail.get("reason"), str)
+    )
+    return next(found, None)
