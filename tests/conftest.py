@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
 
+import httpx
 import pytest
 
 from tests import environment
@@ -44,6 +45,13 @@ def server(
     directory = tmp_path_factory.mktemp("server")
     with Server(directory, variables=running_upstream.environment) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def http() -> Iterator[httpx.Client]:
+    """An HTTP client for all tests: making one takes longer than a request."""
+    with httpx.Client(trust_env=False, timeout=30) as client:
+        yield client
 
 
 class StartServer(Protocol):

@@ -168,7 +168,8 @@ class Server:
             connection.close()
 
     def _lost_the_port(self) -> bool:
-        return "address already in use" in self.log
+        # The log breaks its lines at the width of a terminal.
+        return "address already in use" in " ".join(self.log.split())
 
 
 def free_port() -> int:

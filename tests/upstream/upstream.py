@@ -28,6 +28,10 @@ class Upstream:
         """All three, to do the same to each."""
         return self.openai, self.gemini, self.anthropic
 
+    def named(self, name: str) -> Vendor:
+        """The vendor of a name: "OpenAI", "Gemini" or "Anthropic"."""
+        return {vendor.dialect.name: vendor for vendor in self.vendors}[name]
+
     @property
     def environment(self) -> dict[str, str]:
         """The variables that point the server's run.yaml at these vendors."""
