@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from tests.bench import targets
+from tests.bench import profiling, targets
 from tests.bench.rounds import (
     BenchError,
     Held,
@@ -56,14 +56,17 @@ def main() -> int:
         The exit status: 1 when a server failed, 2 when wrk is missing.
     """
     options = _options()
-    if not is_installed():
-        print(MISSING, file=sys.stderr)
+    if missing := _missing(options):
+        print(missing, file=sys.stderr)
         return 2
     # Ending by a signal takes the servers down as well.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     _allow_descriptors()
     try:
-        _bench(_QUICK if options.quick else _FULL)
+        if options.profile:
+            _profile()
+        else:
+            _bench(_QUICK if options.quick else _FULL)
     except (BenchError, ServerError, OSError, subprocess.CalledProcessError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
@@ -77,7 +80,20 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--quick", action="store_true", help="one short round, without stock: 20 s"
     )
+    parser.add_argument(
+        "--profile",
+        action="store_true",
+        help="instead of the table, what this server spends beyond the bare relay",
+    )
     return parser.parse_args()
+
+
+def _missing(options: argparse.Namespace) -> str:
+    if not is_installed():
+        return MISSING
+    if options.profile and not profiling.command():
+        return profiling.MISSING
+    return ""
 
 
 def _allow_descriptors() -> None:
@@ -96,6 +112,22 @@ def _bench(plan: Plan) -> None:
     print(circumstances())
     print(f"wrk, 1 thread; {_how(plan)}; {taken:.0f} s in all\n")
     print(table(results))
+
+
+def _profile() -> None:
+    with (
+        tempfile.TemporaryDirectory() as name,
+        targets.direct() as direct,
+        targets.bare(direct.url) as bare,
+        targets.this(direct.url, _new(folder := Path(name), "this")) as this,
+    ):
+        for kind in ("regular", "burst"):
+            _progress(f"profile of {kind} calls")
+            one, other = (
+                profiling.profile(server, Wrk(folder), kind, folder)
+                for server in (bare, this)
+            )
+            print(profiling.report(kind, one, other), end="\n\n")
 
 
 def _how(plan: Plan) -> str:
