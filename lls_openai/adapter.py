@@ -12,6 +12,7 @@ from openai import AsyncOpenAI
 from lls_openai.config import ProviderConfig
 from lls_openai.credentials import HOW_TO_SEND, Credentials
 from lls_openai.errors import MissingApiKey, ModelNotFound, RequestTooLarge
+from lls_openai.lifecycle import give_up
 from lls_openai.upstream import Upstream, pin_upstream
 
 
@@ -119,4 +120,7 @@ async def get_adapter_impl(
         config: the provider's settings in run.yaml.
         _deps: other APIs' implementations; this one needs none.
     """
-    return PassthroughAdapter(config)
+    try:
+        return PassthroughAdapter(config)
+    except OSError as error:
+        give_up(f"run.yaml: the network block of {config.base_url}: {error.strerror}")

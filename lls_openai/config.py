@@ -3,7 +3,9 @@
 from llama_stack.providers.remote.inference.passthrough.config import (
     PassthroughImplConfig,
 )
-from pydantic import Field, HttpUrl, field_validator
+from pydantic import Field, HttpUrl, ValidationError, field_validator
+
+from lls_openai.lifecycle import give_up
 
 MEBIBYTE = 1024 * 1024
 
@@ -29,3 +31,27 @@ class ProviderConfig(PassthroughImplConfig):  # type: ignore[misc]
             message = "base_url is scheme, host, port and path, and nothing else"
             raise ValueError(message)
         return url
+
+
+def load_config(**settings: object) -> ProviderConfig:
+    """Read a provider's settings; what is wrong with them ends the process with a line.
+
+    Args:
+        settings: the `config` of the provider's entry in run.yaml.
+    """
+    try:
+        return ProviderConfig(**settings)
+    except ValidationError as error:
+        give_up(f"run.yaml: a remote::passthrough provider: {explain(error)}")
+
+
+def explain(error: ValidationError) -> str:
+    """Say in one line what is wrong, without the values, which may be secret.
+
+    Args:
+        error: what pydantic found.
+    """
+    wrong = error.errors(include_input=False, include_url=False)
+    return "; ".join(
+        f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in wrong
+    )

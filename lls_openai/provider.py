@@ -4,33 +4,22 @@
 `get_provider_spec` (`llama_stack.core.distribution`).
 """
 
-from llama_stack.core.server import server
 from llama_stack_api import Api, RemoteProviderSpec
 
-from lls_openai.relay import Relay
+from lls_openai import hooks
 
 STOCK = "llama_stack.providers.remote.inference.passthrough"
 
 
 def get_provider_spec() -> RemoteProviderSpec:
-    """Describe the provider, and put the relay into the server's chain.
-
-    The server looks its middlewares up by name after it has loaded the providers
-    (`llama_stack.core.server.server.create_app`), and offers no hook of its own for
-    one: rebinding the name is the way in. `tests/test_internals.py` fails when that
-    name is not there.
-
-    Raises:
-        AttributeError: this Llama Stack has no such middleware.
-    """
-    server.ProviderDataMiddleware  # noqa: B018 (a name that is gone is not to be made)
-    server.ProviderDataMiddleware = Relay
+    """Describe the provider, and put its relay into the server that is being built."""
+    hooks.install()
     return RemoteProviderSpec(
         api=Api.inference,
         adapter_type="passthrough",
         provider_type="remote::passthrough",
         module="lls_openai.adapter",
-        config_class="lls_openai.config.ProviderConfig",
+        config_class="lls_openai.config.load_config",
         provider_data_validator=f"{STOCK}.PassthroughProviderDataValidator",
         is_external=True,
     )

@@ -23,6 +23,7 @@ from lls_openai.body import CallerLeft, RequestBody, read_body
 from lls_openai.caller import while_connected
 from lls_openai.credentials import Credentials, Headers, read_credentials
 from lls_openai.errors import RelayError, send_error
+from lls_openai.lifecycle import serving
 from lls_openai.metrics import CallMetrics
 from lls_openai.routing import MODEL_TYPES, Routing
 from lls_openai.transport import Call, allow_many_connections, open_pool, post
@@ -72,8 +73,9 @@ class Relay(ProviderDataMiddleware):  # type: ignore[misc]
             return
         self._routing = Routing(scope["app"].stack)
         allow_many_connections()
-        async with open_pool() as self._pool:
-            await super().__call__(scope, receive, send)
+        with serving():
+            async with open_pool() as self._pool:
+                await super().__call__(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
