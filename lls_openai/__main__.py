@@ -1,0 +1,85 @@
+"""`python -m lls_openai run.yaml`: `llama stack run`, after a look at what it is given.
+
+Llama Stack answers a wrong configuration with a traceback, and a taken port, with
+several workers, with status 0. What is wrong is one line here, and status 3.
+"""
+
+import argparse
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from llama_stack.core.datatypes import StackConfig
+from llama_stack.core.stack import EnvVarError, replace_env_vars
+from pydantic import ValidationError
+
+from lls_openai.config import explain, load_config
+from lls_openai.lifecycle import TAKEN_PORT, give_up
+
+
+def main() -> None:
+    """Check the configuration and the port, then run Llama Stack's own command."""
+    parser = argparse.ArgumentParser(prog="python -m lls_openai", description=__doc__)
+    parser.add_argument("config", type=Path, help="the run.yaml to serve")
+    parser.add_argument("--port", help="the port (LLAMA_STACK_PORT, or 8321)")
+    options = parser.parse_args()
+    port = _port(options.port or os.environ.get("LLAMA_STACK_PORT") or "8321")
+    config = _read(options.config)
+    for provider in config.providers.get("inference", []):
+        if provider.module == "lls_openai":
+            load_config(**provider.config)
+    _try_to_listen(config.server.host or "", port)
+    _run(options.config, port)
+
+
+def _port(text: str) -> int:
+    if not (text.isdecimal() and 0 < int(text) < 2**16):
+        give_up("the port (LLAMA_STACK_PORT or --port) is not a number up to 65535")
+    return int(text)
+
+
+def _read(path: Path) -> StackConfig:
+    """Read run.yaml as Llama Stack does (`llama_stack.cli.stack.run`)."""
+    try:
+        return StackConfig(**replace_env_vars(_mapping(path)))
+    except ValidationError as error:
+        give_up(f"{path}: {explain(error)}")
+    except EnvVarError as error:
+        give_up(f"{path}: the variable {error.var_name} is not set")
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        give_up(f"cannot read {path}: {error.strerror}")
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        give_up(f"{path} is not YAML: {' '.join(str(error).split())}")
+    if not isinstance(content, dict):
+        give_up(f"{path} holds no settings")
+    return content
+
+
+def _try_to_listen(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            give_up(f"cannot listen on {host}:{port}: {TAKEN_PORT}")
+
+
+def _run(path: Path, port: int) -> None:
+    sys.argv[1:] = ["stack", "run", str(path), "--port", str(port)]
+    # Imported here: it sets up logging and reads the environment as it is loaded.
+    from llama_stack.cli.llama import main as llama  # noqa: PLC0415 (see above)
+
+    llama()
+
+
+if __name__ == "__main__":
+    main()
