@@ -1,17 +1,11 @@
 """The table that the README quotes."""
 
-import os
-import platform
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
-from importlib.metadata import version
-from pathlib import Path
 from typing import Final, NamedTuple
 
 from tests.bench.rounds import CONNECTIONS, HELD, Held, Round
 
 _COLUMNS: Final = ("direct", "bare", "stock", "this")
-_PACKAGES: Final = ("llama-stack", "aiohttp", "uvicorn", "uvloop", "httptools")
 
 
 class Result(NamedTuple):
@@ -103,16 +97,6 @@ def table(results: Results) -> str:
     return "\n".join(_line(cells, widths) for cells in lines)
 
 
-def circumstances() -> str:
-    """Return when, where and with what the figures were made."""
-    today = datetime.now(tz=UTC).date().isoformat()
-    packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
-    return (
-        f"lls-openai {version('lls-openai')}, {today}: {len(os.sched_getaffinity(0))} "
-        f"CPUs ({_cpu()}), Python {platform.python_version()}\n{packages}"
-    )
-
-
 def _cells(row: Row, results: Results) -> tuple[str, ...]:
     found = {name: row.figure(result) for name, result in results.items()}
     figures = {name: value for name, value in found.items() if value is not None}
@@ -129,10 +113,3 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
         for at, (cell, width) in enumerate(zip(cells, widths, strict=True))
     ]
     return "  ".join(aligned).rstrip()
-
-
-def _cpu() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return " ".join(line.partition(":")[2].split())
-    return platform.machine()
