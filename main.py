@@ -1,6 +1,7 @@
 """Ask every model of the server for a regular and a streamed chat completion."""
 
 import argparse
+import json
 import logging
 import os
 import re
@@ -46,7 +47,6 @@ SHARED_KEYS = {"openai-mini": "OPENAI_API_KEY"}
 FAILURES = (
     LlamaStackClientError,
     httpx.HTTPError,
-    httpx.InvalidURL,
     AttributeError,
     TypeError,
     ValueError,
@@ -75,11 +75,14 @@ def arguments(argv: list[str] | None, port: str) -> argparse.Namespace:
     prompt = "Say hello in one short sentence."
     add("--prompt", default=prompt, help="what to ask (default: %(default)s)")
     only = parser.add_mutually_exclusive_group()
-    only.add_argument("--regular", action="store_true", help="no streamed calls")
-    only.add_argument("--stream", action="store_true", help="no regular calls")
+    only.add_argument("--regular", action="store_true", help="make no streamed calls")
+    only.add_argument("--stream", action="store_true", help="make no regular calls")
     url = f"http://127.0.0.1:{port}"
     add("--url", default=url, help="where the server is (default: %(default)s)")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if not all("/" in name for name in args.model or ()):
+        parser.error("--model takes PROVIDER/MODEL, such as openai/gpt-4o")
+    return args
 
 
 def give_up(message: str) -> NoReturn:
@@ -88,29 +91,30 @@ def give_up(message: str) -> NoReturn:
     sys.exit(2)
 
 
-def connect(url: str, key: str = "") -> LlamaStackClient:
-    """Return a client of the server at `url` that sends `key` with each request."""
-    return LlamaStackClient(
-        base_url=url.rstrip("/").removesuffix("/v1"),
-        provider_data={"passthrough_api_key": key} if key else None,
-        max_retries=0,
-        # A transport of its own takes no proxy from the environment, and httpx follows
-        # no redirect: the key goes to this server only.
-        http_client=httpx.Client(transport=httpx.HTTPTransport(), timeout=600),
-    )
-
-
-def listed(url: str) -> list[str]:
-    """Return the language models that the server at `url` lists."""
+def connect(url: str) -> LlamaStackClient:
+    """Return a client of the server at `url`."""
+    # With a transport of its own it takes no proxy from the environment, and follows no
+    # redirect: a key goes to this server only.
+    http = httpx.Client(transport=httpx.HTTPTransport(), timeout=600)
+    base = url.rstrip("/").removesuffix("/v1")
     try:
-        with connect(url) as client:
-            models = client.models.list(timeout=10)
-        return [model.id for model in models if model.model_type in {None, "llm"}]
+        return LlamaStackClient(base_url=base, http_client=http, max_retries=0)
+    except httpx.InvalidURL as error:
+        give_up(f"--url {url}: {error}")
+
+
+def listed(server: LlamaStackClient) -> list[str]:
+    """Return the language models that the `server` lists."""
+    url = str(server.base_url).rstrip("/")
+    try:
+        models = server.models.list(timeout=10)
+        ids = [model.id for model in models if model.model_type in {None, "llm"}]
     except APIConnectionError as error:
         start = f"server not running at {url}: start it with `make server`"
         give_up(f"{start} ({error.__cause__})")
     except FAILURES as error:
         give_up(f"no Llama Stack server at {url}: {reason(error)}")
+    return ids or give_up(f"the server at {url} has no language model")
 
 
 def key_variable(model: str) -> str:
@@ -177,16 +181,19 @@ def call(kind: str, pieces: Iterable[str], key: str) -> str:
     return "ok"
 
 
-def ask(args: argparse.Namespace, model: str, key: str) -> tuple[str, str, str, str]:
+def ask(
+    server: LlamaStackClient, model: str, key: str, args: argparse.Namespace
+) -> tuple[str, str, str, str]:
     """Make the calls to `model` that `args` want; return its row of the summary."""
     print(model)
+    header = {"X-LlamaStack-Provider-Data": json.dumps({"passthrough_api_key": key})}
+    client = server.with_options(default_headers=header)
     regular = streamed = "-"
-    with connect(args.url, key) as client:
-        begin = time.perf_counter()
-        if not args.stream:
-            regular = call("regular", whole(client, model, args.prompt), key)
-        if not args.regular:
-            streamed = call("streamed", stream(client, model, args.prompt), key)
+    begin = time.perf_counter()
+    if not args.stream:
+        regular = call("regular", whole(client, model, args.prompt), key)
+    if not args.regular:
+        streamed = call("streamed", stream(client, model, args.prompt), key)
     return model, regular, streamed, f"{time.perf_counter() - begin:.1f} s"
 
 
@@ -202,15 +209,19 @@ def main(argv: list[str] | None = None) -> int:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     values = settings()
     args = arguments(argv, values.get("LLAMA_STACK_PORT") or "8321")
-    registered = listed(args.url)
-    keys = {name: values.get(key_variable(name)) for name in args.model or registered}
-    if not any(keys.values()):
-        names = " or ".join(dict.fromkeys(map(key_variable, keys)))
-        give_up(f"no API key: set {names} in .env or in the environment")
-    rows = [ask(args, name, key) if key else skip(name) for name, key in keys.items()]
+    with connect(args.url) as server:
+        registered = listed(server)
+        models = args.model or registered
+        keys = {model: values.get(key_variable(model), "") for model in models}
+        if not any(keys.values()):
+            names = " or ".join(dict.fromkeys(map(key_variable, models)))
+            give_up(f"no API key: set {names} in .env or in the environment")
+        rows = [COLUMNS]
+        for model, key in keys.items():
+            rows.append(ask(server, model, key, args) if key else skip(model))
     width = max(map(len, keys))
     print()
-    for model, regular, streamed, seconds in (COLUMNS, *rows):
+    for model, regular, streamed, seconds in rows:
         print(f"{model:{width}}  {regular:7}  {streamed:8}  {seconds:>7}")
     return int(any("failed" in row for row in rows))
 
