@@ -44,8 +44,10 @@ class CallMetrics:
         """
         if self._first is None:
             self._first = time.perf_counter()
-        if b'"completion_tokens"' in data:
-            self._tokens = int(_COMPLETION_TOKENS.findall(data)[-1])
+        if b'"completion_tokens"' in data and (
+            counts := _COMPLETION_TOKENS.findall(data)
+        ):
+            self._tokens = int(counts[-1])
 
     def record(self, *, success: bool) -> None:
         """Record the call, which has ended.
