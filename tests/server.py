@@ -131,6 +131,8 @@ class Server:
             "HOME": str(self.home),
             "TMPDIR": str(self.temporary),
             "LLAMA_STACK_PORT": str(self.port),
+            # So that the log is complete at any time.
+            "PYTHONUNBUFFERED": "1",
         }
         with self._output.open("wb") as output:
             return subprocess.Popen(

@@ -208,10 +208,11 @@ def test_stream_usage_is_an_extra_chunk_when_asked_for(post: Post, vendor: str) 
     """The last chunk before `[DONE]` has usage and no choices."""
     asked = HELLO | {"stream": True, "stream_options": {"include_usage": True}}
 
-    last = _chunks(post(vendor, asked))[-1]
+    *others, last = _chunks(post(vendor, asked))
     unasked = _chunks(post(vendor, HELLO | {"stream": True}))
 
     assert (last["choices"], last["usage"]["total_tokens"]) == ([], 4)
+    assert {chunk["usage"] for chunk in others} == {None}
     assert not any("usage" in chunk for chunk in unasked)
 
 

@@ -116,20 +116,24 @@ def test_a_reset_is_a_reset(upstream: Upstream) -> None:
 
 
 def test_a_peer_that_leaves_is_noticed_at_once(upstream: Upstream) -> None:
-    """While its answer is underway, which then ends and is never complete."""
+    """The answer that is underway ends there and then, and is never complete."""
+    ended: list[bool] = []
 
     async def script(_request: Request, connection: Connection) -> None:
-        await connection.head(200, {})
-        await Gate().wait()
+        try:
+            await connection.head(200, {})
+            await Gate().wait()
+        finally:
+            ended.append(True)
 
     upstream.openai.answer_with(script)
     with _connect(upstream.openai) as peer:
         peer.sendall(REQUEST)
         peer.recv(65536)
         left_at = time.monotonic()
-    (call,) = upstream.openai.calls
-    upstream.openai.wait_until(lambda: call.peer_closed_at is not None)
+    upstream.openai.wait_until(lambda: bool(ended))
 
+    (call,) = upstream.openai.calls
     assert call.answered_at is None
     assert call.peer_closed_at is not None
     assert left_at <= call.peer_closed_at
