@@ -4,12 +4,14 @@ Llama Stack's own console handler (`llama_stack.log`) draws with rich, at 0.8 ms
 It can write JSON as well, which is what anything but a terminal gets here.
 """
 
-import json
 import logging
 import os
 import sys
 import time
+from functools import lru_cache
 
+import msgspec
+import structlog
 from llama_stack.log import CATEGORIES, setup_logging
 
 _FORMAT = "LLAMA_STACK_LOG_FORMAT"
@@ -26,8 +28,19 @@ def set_up_logs() -> None:
         os.environ[_FORMAT] = "json"
         levels = {name: logging.getLogger(name).level for name in CATEGORIES}
         setup_logging(levels | {"root": logging.root.level})
+    _drop_unwanted_early()
     _plain_access_lines()
     logging.getLogger(_AUTHENTICATION).addFilter(_without_traceback)
+
+
+def _drop_unwanted_early() -> None:
+    """Spare what is below a logger's level its processing, 0.1 ms a request.
+
+    Loggers that exist already hold this very list.
+    """
+    processors = structlog.get_config()["processors"]
+    if structlog.stdlib.filter_by_level not in processors:
+        processors.insert(0, structlog.stdlib.filter_by_level)
 
 
 def _plain_access_lines() -> None:
@@ -58,13 +71,11 @@ class AccessFormatter(logging.Formatter):
                 (`uvicorn.protocols.http.httptools_impl`).
         """
         client, method, path, _, status = record.args  # type: ignore[misc]  # (as above)
-        now = time.gmtime(record.created)
+        second = _second(int(record.created))
         if not self._json_lines:
-            clock = time.strftime("%H:%M:%S", now)
-            return f"{clock}  {status}  {method:<6} {path}  {client}"
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", now)
+            return f"{second[11:]}  {status}  {method:<6} {path}  {client}"
         line = {
-            "timestamp": f"{stamp}.{record.msecs:03.0f}Z",
+            "timestamp": f"{second}.{int(record.msecs):03}Z",
             "level": "info",
             "logger": _ACCESS,
             "client": client,
@@ -72,7 +83,12 @@ class AccessFormatter(logging.Formatter):
             "path": path,
             "status": status,
         }
-        return json.dumps(line)
+        return msgspec.json.encode(line).decode()
+
+
+@lru_cache(maxsize=1)
+def _second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
 def _without_query(record: logging.LogRecord) -> bool:

@@ -9,11 +9,8 @@ import resource
 import select
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import ClassVar
-from weakref import WeakSet
 
 import aiohttp
-from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict
@@ -73,8 +70,6 @@ class PooledRequest(aiohttp.ClientRequest):
     take it) tells, while it is certain that nothing has been sent.
     """
 
-    _used: ClassVar[WeakSet[ResponseHandler]] = WeakSet()
-
     async def send(self, conn: Connection) -> aiohttp.ClientResponse:
         """Send the request.
 
@@ -84,10 +79,9 @@ class PooledRequest(aiohttp.ClientRequest):
         Raises:
             StaleConnection: it was used before and has been closed since.
         """
-        if conn.protocol in self._used and _is_readable(conn):
+        if getattr(conn.protocol, "is_reused", False) and _is_readable(conn):
             raise StaleConnection
-        if conn.protocol:
-            self._used.add(conn.protocol)
+        conn.protocol.is_reused = True  # type: ignore[union-attr]  # (a mark of ours)
         return await super().send(conn)
 
 
@@ -136,7 +130,7 @@ async def post(pool: aiohttp.ClientSession, call: Call) -> aiohttp.ClientRespons
         while True:
             try:
                 return await pool.post(
-                    upstream.endpoint(call.route),
+                    upstream.endpoints[call.route],
                     headers=call.headers,
                     data=body if len(body) < LARGE_BODY_BYTES else io.BytesIO(body),
                     ssl=upstream.tls,

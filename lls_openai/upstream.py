@@ -20,6 +20,9 @@ from lls_openai.errors import UpstreamNotAllowed
 CONNECT_TIMEOUT = 5.0
 READ_TIMEOUT = 600.0
 
+# The routes that are relayed.
+ROUTES = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
+
 _VERSION = re.compile(r"/v\d+((alpha|beta)\d*)?(/|$)")
 _TLS_VERSIONS = {
     "TLSv1.2": ssl.TLSVersion.TLSv1_2,
@@ -37,6 +40,7 @@ class Upstream:
         tls: how its certificate is verified.
         proxy: the proxy on the way, or None.
         timeout: how long to wait for a connection and for the next byte.
+        endpoints: the URL that each route of this server stands for.
     """
 
     given: URL
@@ -44,14 +48,7 @@ class Upstream:
     tls: ssl.SSLContext | bool
     proxy: URL | None
     timeout: ClientTimeout
-
-    def endpoint(self, route: str) -> URL:
-        """Give the URL that a route of this server stands for.
-
-        Args:
-            route: the path the caller asked for, which begins with `/v1/`.
-        """
-        return self.base / route.removeprefix("/v1/")
+    endpoints: dict[str, URL]
 
     def check(self, url: str) -> None:
         """Accept a URL that a caller names when it is this upstream.
@@ -87,12 +84,14 @@ def pin_upstream(base_url: str, network: NetworkConfig | None) -> Upstream:
     """
     network = network or NetworkConfig()
     given = URL(base_url.rstrip("/"))
+    base = given if _VERSION.search(given.path) else given / "v1"
     return Upstream(
         given=given,
-        base=given if _VERSION.search(given.path) else given / "v1",
+        base=base,
         tls=_tls(network.tls, network.proxy),
         proxy=_proxy(network.proxy, given),
         timeout=_timeout(network.timeout),
+        endpoints={each: base / each.removeprefix("/v1/") for each in ROUTES},
     )
 
 
