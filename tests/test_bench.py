@@ -190,15 +190,16 @@ def test_the_table_compares_with_bare_direct_and_stock() -> None:
 
 
 def test_the_profile_shares_out_the_time_of_a_call() -> None:
-    """Time is told by package and function; threads beside the loop do not count."""
+    """A helper's time is its caller's; threads beside the loop do not count."""
     loop = "main (app.py:1);run (asyncio/runners.py:2)"
-    samples = f"{loop};a (x/one.py:3) 30\n{loop};a (x/one.py:3);b (y/two.py:4) 70\n"
+    samples = f"{loop};a (x/one.py:3);get (<frozen os>:6) 30\n"
+    samples += f"{loop};a (x/one.py:3);b (y/two.py:4) 70\n"
     seen = profiling.parse(samples + "work (z/three.py:5) 900\n", total=200)
     assert seen == profiling.Profile(
         total=200,
         packages={"x": 60, "y": 140},
         functions={"a (x/one.py:3)": 60, "b (y/two.py:4)": 140},
-        callees={"b (y/two.py:4)": 140},
+        callees={"get (<frozen os>:6)": 60, "b (y/two.py:4)": 140},
     )
 
 

@@ -98,8 +98,9 @@ def parse(samples: str, total: float) -> Profile:
         if _LOOP not in stack:
             continue
         frames = stack.split(";")
-        packages[_package(frames[-1])] += int(seen)
-        functions[frames[-1]] += int(seen)
+        frame = _credited(frames)
+        packages[_path(frame).partition("/")[0]] += int(seen)
+        functions[frame] += int(seen)
         callees.update(dict.fromkeys(frames, int(seen)))
     all_seen = max(packages.total(), 1)
     each = total / all_seen
@@ -135,6 +136,11 @@ def _inner(callees: Mapping[str, int], all_seen: int) -> dict[str, int]:
     return {name: seen for name, seen in callees.items() if seen < 0.9 * all_seen}
 
 
-def _package(frame: str) -> str:
-    path = frame.rpartition("(")[2]
-    return path.partition("/")[0].partition(":")[0]
+def _credited(frames: list[str]) -> str:
+    # The standard library's small helpers (contextlib, typing, os) are credited to who
+    # called them; they stand alone in a file, while packages have a folder.
+    return next((f for f in reversed(frames) if "/" in _path(f)), frames[-1])
+
+
+def _path(frame: str) -> str:
+    return frame.rpartition("(")[2]
