@@ -9,6 +9,9 @@ HELD_BYTES = 64 * 1024
 
 _BLANK_LINES = (b"\n\n", b"\n\r\n", b"\r\r")
 
+# So much of a blank line may be there when a read ends inside it.
+_CUT_OFF = max(map(len, _BLANK_LINES)) - 1
+
 
 class EventSplitter:
     """Cuts a stream of bytes where events end, changing none of them.
@@ -51,8 +54,8 @@ class EventSplitter:
             self.held = data
             return b""
         self._inside = True
-        self.held = b""
-        return data
+        self.held = data[-_CUT_OFF:]
+        return data[:-_CUT_OFF]
 
 
 def _end_of_events(data: bytes) -> int:
