@@ -9,8 +9,10 @@ import resource
 import select
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict
@@ -85,6 +87,34 @@ class PooledRequest(aiohttp.ClientRequest):
         return await super().send(conn)
 
 
+class PooledConnection(ResponseHandler):
+    """A connection that takes the answer on it along when it fails.
+
+    On bytes that are no HTTP, aiohttp (3.14) closes the connection and tells only who
+    waits for a head; who reads a body would wait for ever.
+    """
+
+    def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
+        """End the connection with an error, and the body that is being read.
+
+        Args:
+            exc: what happened.
+            cause: what it came from.
+        """
+        super().set_exception(exc, *cause)
+        body = self._payload
+        if body and not body.is_eof() and not body.exception():
+            body.set_exception(exc)
+
+
+class PooledConnector(aiohttp.TCPConnector):
+    """Makes `PooledConnection`s; `tests/test_internals.py` sees that it does."""
+
+    def __init__(self) -> None:
+        super().__init__(limit=0, keepalive_timeout=KEEP_ALIVE)
+        self._factory = partial[ResponseHandler](PooledConnection, loop=self._loop)
+
+
 def _is_readable(conn: Connection) -> bool:
     """Whether bytes or an end wait on an idle connection, where neither belongs."""
     transport = conn.transport
@@ -98,7 +128,7 @@ def _is_readable(conn: Connection) -> bool:
 def open_pool() -> aiohttp.ClientSession:
     """Open the pool; it belongs to the running loop and is closed as a context."""
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE),
+        connector=PooledConnector(),
         cookie_jar=aiohttp.DummyCookieJar(),
         request_class=PooledRequest,
         skip_auto_headers=_NOT_ADDED,
