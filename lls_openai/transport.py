@@ -7,7 +7,7 @@ context each time and leaks descriptors.
 import io
 import resource
 import select
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -112,7 +112,8 @@ class PooledConnector(aiohttp.TCPConnector):
 
     def __init__(self) -> None:
         super().__init__(limit=0, keepalive_timeout=KEEP_ALIVE)
-        self._factory = partial[ResponseHandler](PooledConnection, loop=self._loop)
+        make: Callable[..., ResponseHandler] = PooledConnection
+        self._factory = partial(make, loop=self._loop)
 
 
 def _is_readable(conn: Connection) -> bool:
