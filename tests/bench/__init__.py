@@ -10,5 +10,6 @@ upstream, and prints one table:
 
 direct, bare and this take turns in several short rounds, and each figure is the median
 of its rounds, so that a noisy machine favours none of them. Stock has one longer round
-of its own: a short one would hardly see a call end.
+of its own: a short one would hardly see a call end. What a busy machine distorts least
+is the CPU time of a call; the line above the table says how busy it was.
 """
