@@ -41,7 +41,7 @@ def _options() -> argparse.Namespace:
         description="Compare the server with a bare relay and with stock Llama Stack.",
     )
     parser.add_argument(
-        "--quick", action="store_true", help="one short round, without stock: 25 s"
+        "--quick", action="store_true", help="one short round, without stock: 30 s"
     )
     parser.add_argument(
         "--profile",

@@ -39,7 +39,7 @@ KINDS: Final = {
     # A vendor's common pace: whoever holds chunks back is seen.
     "slow": Kind(events=20, pause=0.05),
     # Long enough for 500 of them to be open at once.
-    "held": Kind(events=20, pause=0.15),
+    "held": Kind(events=20, pause=0.25),
 }
 
 
