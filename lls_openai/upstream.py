@@ -128,9 +128,11 @@ def _proxy(proxy: ProxyConfig | None, upstream: URL) -> URL | None:
 
 
 def _bypasses(host: str, no_proxy: list[str]) -> bool:
-    """Whether a host is listed, or below a domain that is."""
+    """Whether a host is listed, or below a domain that is; "*" stands for all."""
     names = (name.lstrip("*.").lower() for name in no_proxy)
-    return any(host == name or host.endswith(f".{name}") for name in names)
+    return "*" in no_proxy or any(
+        host == name or host.endswith(f".{name}") for name in names
+    )
 
 
 def _tls(tls: TLSConfig | None, proxy: ProxyConfig | None) -> ssl.SSLContext | bool:
