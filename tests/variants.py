@@ -1,0 +1,90 @@
+"""Servers on variants of run.yaml, each started once for all tests that need it.
+
+A test module takes these fixtures by `pytest_plugins = ["tests.variants"]`; imported,
+they would be started once a module.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from tests import providers
+from tests.certificates import Authority
+from tests.endpoint import Endpoint, endpoint
+from tests.run_yaml import variant
+from tests.server import Server
+from tests.upstream import Upstream
+from tests.way import Proxy, listening
+
+type Json = dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """The authority that some providers are told to trust."""
+    return Authority(tmp_path_factory.mktemp("authority"), "trusted")
+
+
+@pytest.fixture(scope="session")
+def proxy() -> Iterator[Proxy]:
+    """The proxy that some providers are told to use."""
+    proxy = Proxy()
+    with listening(proxy):
+        yield proxy
+
+
+@pytest.fixture(scope="session")
+def collector() -> Iterator[Endpoint]:
+    """A collector of OpenTelemetry metrics, to which `various_server` sends them."""
+    with endpoint(lambda _path, _body: (200, b"")) as collecting:
+        yield collecting
+
+
+@pytest.fixture(scope="session")
+def various_server(
+    running_upstream: Upstream,
+    authority: Authority,
+    proxy: Proxy,
+    collector: Endpoint,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Server]:
+    """A server with providers of all kinds, another API in front of them, and metrics.
+
+    Llama Guard asks a model of `openai` whether what it is given is safe, in-process.
+    """
+    directory = tmp_path_factory.mktemp("various")
+    with ExitStack() as started:
+        further = [
+            *providers.behind_tls(running_upstream, authority, proxy, started),
+            *providers.behind_a_proxy(running_upstream, proxy),
+            *providers.hard_to_reach(running_upstream, started),
+            *providers.particular(running_upstream),
+        ]
+        guard = {"provider_id": "guard", "provider_type": "inline::llama-guard"}
+
+        def change(config: Json) -> None:
+            config["apis"].append("safety")
+            config["providers"]["inference"] += further
+            config["providers"]["safety"] = [guard | {"config": {}}]
+            permitted = config["server"]["auth"]["route_policy"][0]["permit"]
+            permitted["paths"].append("/v1/safety/run-shield")
+            config["registered_resources"]["shields"] = [
+                {
+                    "shield_id": "guard",
+                    "provider_id": "guard",
+                    "provider_shield_id": "openai/gpt-4o",
+                }
+            ]
+
+        variables = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
+            "OTEL_METRIC_EXPORT_INTERVAL": "200",
+        }
+        running = Server(
+            directory,
+            run_yaml=variant(directory, change),
+            variables=running_upstream.environment | variables,
+        )
+        yield started.enter_context(running)
