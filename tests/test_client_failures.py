@@ -169,6 +169,14 @@ def test_no_failure_ends_in_a_traceback(
     assert (outcome.status, told in outcome.out) == (1, True)
 
 
+def test_a_long_error_is_cut(client: Client, llama: Llama) -> None:
+    """A page of HTML does not push everything else off the screen."""
+    llama.chat.respond(502, text="long " * 1000)
+    shown = client.run("--stream").out.splitlines()[1]
+    start = "  streamed  failed: "
+    assert (shown[: len(start)], len(shown)) == (start, len(start) + 500)
+
+
 def test_a_failed_call_is_not_repeated(client: Client, llama: Llama) -> None:
     """A person waits for the outcome, and can try again."""
     llama.chat.mock(return_value=refusal(500, "Later"))

@@ -1,6 +1,7 @@
 """The client as a person starts it: a process, a shell, the real server."""
 
 import os
+import select
 import shlex
 import signal
 import socket
@@ -13,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests import environment
+from tests.scripts import DONE, streaming
 from tests.server import PROJECT, Server
+from tests.upstream import Gate, Upstream
 
 MAIN = PROJECT / "main.py"
 KEYS = {
@@ -125,6 +128,34 @@ def test_no_key_is_in_the_debug_log(server: Server, tmp_path: Path) -> None:
     logged = ended.stdout + ended.stderr
     seen = "Request options" in logged, "sk-good-marked" in logged
     assert (ended.returncode, seen) == (0, (True, False))
+
+
+def test_streamed_text_is_not_kept_back(
+    server: Server, upstream: Upstream, tmp_path: Path
+) -> None:
+    """Also in a pipe a piece is there before the upstream has sent the next one."""
+    gate = Gate()
+    piece = b'data: {"choices": [{"index": 0, "delta": {"content": "One"}}]}\n\n'
+    upstream.openai.answer_with(streaming(piece, gate, DONE))
+    with subprocess.Popen(
+        [sys.executable, MAIN, "--stream", f"--model={MODELS[0]}", "--url", server.url],
+        cwd=tmp_path,
+        env=environment.clean() | KEYS,
+        stdout=subprocess.PIPE,
+    ) as process:
+        shown = read_until(b"One", process)
+        gate.open()
+        process.communicate(timeout=SECONDS)
+    assert (shown, process.returncode) == (b"openai/gpt-4o\n  streamed  One", 0)
+
+
+def read_until(text: bytes, process: subprocess.Popen[bytes]) -> bytes:
+    """Read what `process` prints, as far as `text` if it gets there in time."""
+    seen, pipe = b"", process.stdout
+    assert pipe
+    while text not in seen and select.select([pipe], [], [], SECONDS)[0]:
+        seen += os.read(pipe.fileno(), 1000) or text
+    return seen
 
 
 @pytest.fixture

@@ -115,6 +115,13 @@ def test_without_a_working_uv_pip_installs_one(
     assert outcomes == [(0, installed + used, ""), (0, used, "")]
 
 
+@pytest.mark.parametrize("target", TARGETS.split()[1:])
+def test_every_target_sets_uv_up(folder: Folder, target: str) -> None:
+    """Whatever a stranger tries first works without uv."""
+    _, lines, _ = folder.make("--dry-run", target)
+    assert "No working uv here" in lines[0]
+
+
 def test_another_python_is_looked_for(folder: Folder) -> None:
     """Where python3 is too old, python3.13 will do."""
     folder.program("python3", OLD_PYTHON)
@@ -131,9 +138,10 @@ def test_a_missing_python_is_told(folder: Folder, python: str | None) -> None:
     if python:
         folder.program("python3", python)
     status, _, errors = folder.make("server")
-    told = "This needs Python 3.12 or newer" in errors, "docs.astral.sh/uv" in errors
-    left = (folder.path / ".uv").exists()
-    assert (status, told, left) == (2, (True, True), False)
+    first, second, *_, last = errors.splitlines()
+    told = "Python 3.12 or newer" in first, "https://docs.astral.sh/uv/" in second
+    assert (status, told, ".uv/bin/uv] Error 1" in last) == (2, (True, True), True)
+    assert not (folder.path / ".uv").exists()
 
 
 @pytest.mark.parametrize("target", ["server", "client", "test", "demo", "bench"])
