@@ -25,7 +25,7 @@ demo: $(SETUP) ## see it work: server, client and a mock upstream; no key, no in
 	$(RUN) python -m tests.demo $(ARGS)
 
 server: $(SETUP) ## run the server, on port 8321 or LLAMA_STACK_PORT
-	$(RUN) $(DOTENV) $(NO_KEYS) llama stack run run.yaml $(ARGS)
+	$(RUN) $(DOTENV) $(NO_KEYS) python -m lls_openai run.yaml $(ARGS)
 
 client: $(SETUP) ## ask every model whose key is in .env or the environment
 	$(RUN) python main.py $(ARGS)

@@ -155,7 +155,7 @@ def test_options_are_passed_on(folder: Folder, target: str) -> None:
 def test_variables_are_passed_on(folder: Folder) -> None:
     """`make server NAME=value` and `NAME=value make server` mean the same."""
     folder.program("uv", OBEDIENT_UV)
-    folder.program("llama", 'echo "$LLAMA_STACK_PORT"')
+    folder.program("python", 'echo "$LLAMA_STACK_PORT"')
     outcomes = [
         folder.make("server", "LLAMA_STACK_PORT=9000"),
         folder.make("server", LLAMA_STACK_PORT="9000"),
@@ -174,7 +174,7 @@ def test_the_server_gets_the_settings_and_no_key(folder: Folder) -> None:
     """`make server` takes settings from .env, and a key neither there nor elsewhere."""
     folder.program("uv", OBEDIENT_UV)
     folder.program("dotenv", f'exec "{Path(sys.executable).with_name("dotenv")}" "$@"')
-    folder.program("llama", 'echo "$*"; printenv | grep -E "_KEY|LLS_|OPENAI" | sort')
+    folder.program("python", 'echo "$*"; printenv | grep -E "_KEY|LLS_|OPENAI" | sort')
     (folder.path / ".env").write_text(
         """\
 # the keys of two words
@@ -189,7 +189,7 @@ OPENAI_UPSTREAM_URL=http://127.0.0.1:1
         "server", ANTHROPIC_API_KEY="sk-three", LLS_WORKERS="3"
     )
     expected = [
-        "stack run run.yaml",
+        "-m lls_openai run.yaml",
         "LLS_HOST=0.0.0.0",
         "LLS_WORKERS=3",
         "OPENAI_UPSTREAM_URL=http://127.0.0.1:1",
