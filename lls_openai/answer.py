@@ -5,10 +5,12 @@ held until it is whole, so that one that breaks off becomes an error and not hal
 answer; a stream passes event by event.
 """
 
+import re
+
 from aiohttp import ClientResponse
 from starlette.types import Send
 
-from lls_openai.errors import RelayError, UpstreamDisconnected
+from lls_openai.errors import RelayError, UpstreamDisconnected, UpstreamUnreachable
 from lls_openai.gemini import unwrap_error
 from lls_openai.metrics import CallMetrics
 from lls_openai.sse import EventSplitter, error_event
@@ -33,6 +35,11 @@ RELAYED_HEADERS = frozenset(
     }
 )
 RELAYED_PREFIXES = (b"x-ratelimit-", b"anthropic-ratelimit-")
+
+# RFC 9110, section 15: a final answer is of one of these classes.
+_FINAL = range(200, 600)
+# Section 5.5: no value of a header holds one; aiohttp lets them pass, uvicorn raises.
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 # RFC 9110, sections 15.3.5 and 15.4.5: these have no body, and so no length.
 _WITHOUT_BODY = (204, 304)
@@ -61,6 +68,8 @@ async def relay_answer(
     Returns:
         Whether the caller got a whole answer that is no error.
     """
+    if response.status not in _FINAL:
+        raise UpstreamUnreachable("The upstream's answer is not HTTP")
     headers = _relayed(response)
     if response.content_type != "text/event-stream":
         await _relay_whole(response, headers, send, metrics)
@@ -82,7 +91,8 @@ def _relayed(response: ClientResponse) -> Headers:
     return [
         (name, value)
         for name, value in lower
-        if name in RELAYED_HEADERS or name.startswith(RELAYED_PREFIXES)
+        if (name in RELAYED_HEADERS or name.startswith(RELAYED_PREFIXES))
+        and not _CONTROL.search(value)
     ]
 
 
