@@ -62,7 +62,9 @@ def _error_in(body: bytes) -> dict[str, Any] | None:
 
 def _openai_form(error: dict[str, Any]) -> bytes:
     """Give the four fields: Google's reason is the code, its status the type."""
-    status = error.get("status") or "api_error"
+    status = error.get("status")
+    if not isinstance(status, str):
+        status = "api_error"
     return error_body(error["message"], status, None, _reason(error) or status)
 
 
