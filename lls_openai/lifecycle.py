@@ -13,6 +13,8 @@ from typing import NoReturn
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 
+from lls_openai.heads import bound_heads
+
 TAKEN_PORT = (
     "stop what listens there, or choose another port with LLAMA_STACK_PORT "
     "or another interface with LLS_HOST"
@@ -37,13 +39,14 @@ def give_up(message: str) -> NoReturn:
 def serving() -> Iterator[None]:
     """Wrap the lifespan of the server that runs in this process, if it is uvicorn's.
 
-    Inside, a second signal ends the process at once. At the end, a server that never
-    listened makes the exit status say so.
+    Inside, a second signal ends the process at once, and the heads of requests are
+    bounded. At the end, a server that never listened makes the exit status say so.
     """
     server = _running_server()
     if server is None:
         yield
         return
+    bound_heads(server.config)
     seen: set[int] = set()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _second_ends(server, seen))
