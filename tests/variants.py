@@ -52,7 +52,7 @@ def various_server(
 ) -> Iterator[Server]:
     """A server with providers of all kinds, another API in front of them, and metrics.
 
-    Llama Guard asks a model of `openai` whether what it is given is safe, in-process.
+    Llama Guard asks a model, in-process, whether what it is given is safe.
     """
     directory = tmp_path_factory.mktemp("various")
     with ExitStack() as started:
@@ -72,10 +72,11 @@ def various_server(
             permitted["paths"].append("/v1/safety/run-shield")
             config["registered_resources"]["shields"] = [
                 {
-                    "shield_id": "guard",
+                    "shield_id": model,
                     "provider_id": "guard",
-                    "provider_shield_id": "openai/gpt-4o",
+                    "provider_shield_id": model,
                 }
+                for model in ("openai/gpt-4o", "gemini/gemini-2.5-flash-lite")
             ]
 
         variables = {
