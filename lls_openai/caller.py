@@ -1,37 +1,45 @@
 """A caller that goes away, and what is done about it: its call ends at once."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from types import TracebackType
 
 from starlette.types import Receive
 
 
-@asynccontextmanager
-async def while_connected(receive: Receive) -> AsyncIterator[None]:
-    """Run a block for as long as the caller is there, and cancel it when it leaves.
+class WhileConnected:
+    """Runs a block for as long as the caller is there, and cancels it when it leaves.
 
     Args:
         receive: ASGI's receive, after the whole body has been read.
     """
-    task = asyncio.current_task()
-    left = False
 
-    async def watch() -> None:
-        nonlocal left
-        while (await receive())["type"] != "http.disconnect":
+    __slots__ = ("_left", "_receive", "_task", "_watcher")
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._left = False
+
+    async def __aenter__(self) -> None:
+        """Begin to watch the caller."""
+        self._task = asyncio.current_task()
+        self._watcher = asyncio.create_task(self._watch())
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        """End the watch; a cancellation that it has caused goes no further."""
+        self._watcher.cancel()
+        ended = self._left and isinstance(error, asyncio.CancelledError)
+        if ended and self._task:
+            self._task.uncancel()
+        return ended
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
             pass
-        left = True
-        if task:
-            task.cancel()
-
-    watcher = asyncio.create_task(watch())
-    try:
-        yield
-    except asyncio.CancelledError:
-        if not left:
-            raise
-        if task:
-            task.uncancel()
-    finally:
-        watcher.cancel()
+        self._left = True
+        if self._task:
+            self._task.cancel()

@@ -12,8 +12,9 @@ from fastapi import Request
 from fastapi.responses import Response
 from llama_stack.core.exceptions import translate_exception
 from llama_stack.core.server import server
+from starlette.types import Receive, Scope, Send
 
-from lls_openai.errors import error_body
+from lls_openai.errors import error_body, send_json
 from lls_openai.logs import set_up_logs
 from lls_openai.relay import Relay
 
@@ -51,7 +52,31 @@ async def answer_exception(_request: Request, error: Exception) -> Response:
     return Response(body, http.status_code, media_type="application/json")
 
 
+class Authentication(server.AuthenticationMiddleware):  # type: ignore[misc]
+    """Llama Stack's authentication, if run.yaml configures it.
+
+    The stock one raises over a token that is not UTF-8, and the log then shows it.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse such a token, and leave every other to the stock middleware.
+
+        Args:
+            scope: what is asked for.
+            receive: ASGI's receive.
+            send: ASGI's send.
+        """
+        headers = dict(scope.get("headers", ()))
+        if headers.get(b"authorization", b"").isascii():
+            await super().__call__(scope, receive, send)
+            return
+        message = "The token is not a printable ASCII string"
+        body = error_body(message, "authentication_error", None, None)
+        await send_json(send, HTTPStatus.UNAUTHORIZED, [], body)
+
+
 _OURS = {
+    "AuthenticationMiddleware": Authentication,
     "ProviderDataMiddleware": Relay,
     "global_exception_handler": answer_exception,
 }

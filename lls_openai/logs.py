@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from functools import lru_cache
+from typing import Any
 
 import msgspec
 import structlog
@@ -28,19 +29,18 @@ def set_up_logs() -> None:
         os.environ[_FORMAT] = "json"
         levels = {name: logging.getLogger(name).level for name in CATEGORIES}
         setup_logging(levels | {"root": logging.root.level})
-    _drop_unwanted_early()
+    structlog.configure(wrapper_class=_FrugalLogger)
     _plain_access_lines()
     logging.getLogger(_AUTHENTICATION).addFilter(_without_traceback)
 
 
-def _drop_unwanted_early() -> None:
-    """Spare what is below a logger's level its processing, 0.1 ms a request.
+class _FrugalLogger(structlog.stdlib.BoundLogger):
+    """Spares a debug line that nobody reads its processing: 0.1 ms a request."""
 
-    Loggers that exist already hold this very list.
-    """
-    processors = structlog.get_config()["processors"]
-    if structlog.stdlib.filter_by_level not in processors:
-        processors.insert(0, structlog.stdlib.filter_by_level)
+    def debug(self, event: str | None = None, *args: Any, **kw: Any) -> Any:  # noqa: ANN401 (structlog's own signature)
+        if self._logger.isEnabledFor(logging.DEBUG):
+            return super().debug(event, *args, **kw)
+        return None
 
 
 def _plain_access_lines() -> None:

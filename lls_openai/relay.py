@@ -70,12 +70,23 @@ class Relay(ProviderDataMiddleware):  # type: ignore[misc]
         """
         if scope["type"] == "http":
             await self._answer(scope, receive, send)
-            return
+        elif scope["type"] == "lifespan":
+            await self._live(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_at_last(message: Message) -> None:
+            # After this message uvicorn waits for nothing more.
+            if message["type"].startswith("lifespan.shutdown"):
+                await self._pool.close()
+            await send(message)
+
         self._routing = Routing(scope["app"].stack)
         allow_many_connections()
         with serving():
             async with open_pool() as self._pool:
-                await super().__call__(scope, receive, send)
+                await super().__call__(scope, receive, send_at_last)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -85,7 +96,7 @@ class Relay(ProviderDataMiddleware):  # type: ignore[misc]
             if scope["method"] == "POST" and scope["path"] in MODEL_TYPES:
                 await self._relay(scope, receive, send, credentials)
             else:
-                await super().__call__(scope, receive, send)
+                await super().__call__(_readable(scope), receive, send)
         except RelayError as error:
             await send_error(send, error)
         except (CallerLeft, BrokenOff):
@@ -102,7 +113,7 @@ class Relay(ProviderDataMiddleware):  # type: ignore[misc]
         with request_provider_data_context({}, user_from_scope(scope)):
             provider, model = await self._routing.find(body.model, scope["path"])
         if not isinstance(provider, PassthroughAdapter):
-            await super().__call__(scope, _again(text, receive), send)
+            await super().__call__(_readable(scope), _again(text, receive), send)
             return
         provider.check(model, len(text))
         metrics = CallMetrics(body.model, provider.__provider_id__)
@@ -139,6 +150,14 @@ def _headers(caller: Headers, provider: dict[str, str]) -> CIMultiDict[str]:
             headers.add(name.decode(), value.decode())
     headers.update(provider)
     return headers
+
+
+def _readable(scope: Scope) -> Scope:
+    """Leave out the headers that Llama Stack raises over: it decodes them as UTF-8."""
+    headers = scope["headers"]
+    if all(value.isascii() for _, value in headers):
+        return scope
+    return {**scope, "headers": [pair for pair in headers if pair[1].isascii()]}
 
 
 def _again(body: bytes, receive: Receive) -> Receive:

@@ -7,9 +7,9 @@ context each time and leaks descriptors.
 import io
 import resource
 import select
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable  # noqa: TC003 (mypy and readers see it at run time)
 from functools import partial
+from types import TracebackType
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
@@ -29,6 +29,9 @@ DESCRIPTORS = 65_536
 
 # From this size on aiohttp wants a body as a file, which it sends in pieces.
 LARGE_BODY_BYTES = 1024 * 1024
+
+_SILENT = "The upstream was silent for longer than its timeout in run.yaml"
+_CLIENT_ERRORS = (aiohttp.ClientError, HttpProcessingError, OSError)
 
 # aiohttp adds these by itself. What is sent is what the caller or this project chose.
 _NOT_ADDED = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
@@ -81,9 +84,10 @@ class PooledRequest(aiohttp.ClientRequest):
         Raises:
             StaleConnection: it was used before and has been closed since.
         """
-        if getattr(conn.protocol, "is_reused", False) and _is_readable(conn):
-            raise StaleConnection
-        conn.protocol.is_reused = True  # type: ignore[union-attr]  # (a mark of ours)
+        if isinstance(conn.protocol, PooledConnection):
+            if conn.protocol.is_reused and _is_readable(conn):
+                raise StaleConnection
+            conn.protocol.is_reused = True
         return await super().send(conn)
 
 
@@ -93,6 +97,8 @@ class PooledConnection(ResponseHandler):
     On bytes that are no HTTP, aiohttp (3.14) closes the connection and tells only who
     waits for a head; who reads a body would wait for ever.
     """
+
+    is_reused = False
 
     def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
         """End the connection with an error, and the body that is being read.
@@ -174,24 +180,37 @@ async def post(pool: aiohttp.ClientSession, call: Call) -> aiohttp.ClientRespons
                 continue
 
 
-@contextmanager
-def upstream_errors(broken: type[RelayError] = UpstreamUnreachable) -> Iterator[None]:
-    """Turn what an HTTP client raises into an error of the contract.
+class upstream_errors:  # noqa: N801 (a context manager is named for what it does)
+    """Turns what an HTTP client raises into an error of the contract.
+
+    The message is one of ours; the client's own may show what was sent.
 
     Args:
         broken: what stands for everything but a timeout.
 
     Raises:
-        RelayError: with a message of ours; the client's may show what was sent.
+        RelayError: at the end of the block, in the place of the client's.
     """
-    try:
-        yield
-    except TimeoutError:
-        raise UpstreamTimeout(
-            "The upstream was silent for longer than its timeout in run.yaml"
-        ) from None
-    except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
-        raise broken(_explain(error)) from None
+
+    __slots__ = ("_broken",)
+
+    def __init__(self, broken: type[RelayError] = UpstreamUnreachable) -> None:
+        self._broken = broken
+
+    def __enter__(self) -> None:
+        """Begin the block."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Translate the error, if there is one."""
+        if isinstance(error, TimeoutError):
+            raise UpstreamTimeout(_SILENT) from None
+        if isinstance(error, _CLIENT_ERRORS):
+            raise self._broken(_explain(error)) from None
 
 
 def _explain(error: Exception) -> str:
