@@ -20,7 +20,7 @@ from starlette.types import Message, Receive, Scope, Send
 from lls_openai.adapter import PassthroughAdapter, missing_api_key
 from lls_openai.answer import BrokenOff, relay_answer
 from lls_openai.body import CallerLeft, RequestBody, read_body
-from lls_openai.caller import while_connected
+from lls_openai.caller import WhileConnected
 from lls_openai.credentials import Credentials, Headers, read_credentials
 from lls_openai.errors import RelayError, send_error
 from lls_openai.lifecycle import serving
@@ -125,7 +125,7 @@ class Relay(ProviderDataMiddleware):  # type: ignore[misc]
         )
         # A stream may last for minutes: what was read to begin it is let go of.
         del text, body, credentials
-        async with while_connected(receive):
+        async with WhileConnected(receive):
             await self._exchange(call, send, metrics)
 
     async def _exchange(self, call: Call, send: Send, metrics: CallMetrics) -> None:
