@@ -4,6 +4,7 @@ One pool serves all providers and all keys: a client per request or per key cost
 context each time and leaks descriptors.
 """
 
+import asyncio
 import io
 import resource
 import select
@@ -164,20 +165,30 @@ async def post(pool: aiohttp.ClientSession, call: Call) -> aiohttp.ClientRespons
     """
     upstream, body = call.upstream, call.take_body()
     with upstream_errors():
-        while True:
-            try:
-                return await pool.post(
-                    upstream.endpoints[call.route],
-                    headers=call.headers,
-                    data=body if len(body) < LARGE_BODY_BYTES else io.BytesIO(body),
-                    ssl=upstream.tls,
-                    proxy=upstream.proxy,
-                    timeout=upstream.timeout,
-                    allow_redirects=False,
-                )
-            except StaleConnection:
-                # The pool has dropped it. Each try drops one, so this ends.
-                continue
+        async with asyncio.timeout(_until_head(upstream.timeout)):
+            while True:
+                try:
+                    return await pool.post(
+                        upstream.endpoints[call.route],
+                        headers=call.headers,
+                        data=body if len(body) < LARGE_BODY_BYTES else io.BytesIO(body),
+                        ssl=upstream.tls,
+                        proxy=upstream.proxy,
+                        timeout=upstream.timeout,
+                        allow_redirects=False,
+                    )
+                except StaleConnection:
+                    # The pool has dropped it. Each try drops one, so this ends.
+                    continue
+
+
+def _until_head(timeout: aiohttp.ClientTimeout) -> float:
+    """Say how long the head of an answer is waited for at most, in seconds.
+
+    aiohttp counts from the last byte, and not at all after a 1xx: a head that drips, or
+    never follows, would be waited for without end.
+    """
+    return (timeout.connect or 0) + (timeout.sock_read or 0)
 
 
 class upstream_errors:  # noqa: N801 (a context manager is named for what it does)
