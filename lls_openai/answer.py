@@ -126,7 +126,7 @@ async def _read_whole(response: ClientResponse) -> bytes:
     """Read a body, or so much of it that it is clear it is too large to hold."""
     chunks, size = [], 0
     with upstream_errors():
-        async for chunk in response.content.iter_any():
+        while chunk := await response.content.readany():
             chunks.append(chunk)
             size += len(chunk)
             if size > WHOLE_ANSWER_BYTES:
@@ -141,7 +141,7 @@ async def _relay_events(
     splitter = EventSplitter()
     try:
         with upstream_errors(UpstreamDisconnected):
-            async for chunk in response.content.iter_any():
+            while chunk := await response.content.readany():
                 if events := splitter.feed(chunk):
                     metrics.observe(events)
                     await _send(send, events)
@@ -158,7 +158,7 @@ async def _relay_pieces(response: ClientResponse, send: Send) -> None:
     """Relay bytes as they arrive, without a look at what they are."""
     try:
         with upstream_errors(UpstreamDisconnected):
-            async for chunk in response.content.iter_any():
+            while chunk := await response.content.readany():
                 await _send(send, chunk)
     except RelayError:
         raise BrokenOff from None

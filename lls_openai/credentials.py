@@ -14,6 +14,8 @@ from lls_openai.errors import InvalidProviderData
 
 PROVIDER_DATA_HEADERS = (b"x-llamastack-provider-data", b"x-ogx-provider-data")
 
+_READ = frozenset({*PROVIDER_DATA_HEADERS, b"authorization"})
+
 HOW_TO_SEND = (
     'X-LlamaStack-Provider-Data: {"passthrough_api_key": "<your key>"} '
     "or Authorization: Bearer <your key>"
@@ -54,24 +56,28 @@ def read_credentials(headers: Headers, *, bearer_is_key: bool) -> Credentials:
         InvalidProviderData: the header is not a JSON object, or what it holds is not
             of the right form.
     """
-    data: dict[str, Any] = {}
-    for name in PROVIDER_DATA_HEADERS:
-        if not data and (value := _only(headers, name)):
-            data = _decode(value)
+    sent = _by_name(headers)
+    value = next(filter(None, map(sent.get, PROVIDER_DATA_HEADERS)), None)
+    data = _decode(value) if value else {}
     key = _text(data, "passthrough_api_key")
     _text(data, "passthrough_url")
     if not key and bearer_is_key:
-        key = _bearer(_only(headers, b"authorization"))
+        key = _bearer(sent.get(b"authorization", b""))
     return Credentials(_checked(key), data)
 
 
-def _only(headers: Headers, name: bytes) -> bytes | None:
-    """Give a header's value; two of one name are refused: which is meant?"""
-    values = [value for key, value in headers if key == name]
-    if len(values) > 1:
-        message = f"The header {name.decode()} is there {len(values)} times: send one"
-        raise InvalidProviderData(message)
-    return values[0] if values else None
+def _by_name(headers: Headers) -> dict[bytes, bytes]:
+    """Pick out the headers read here; two of one name are refused: which is meant?"""
+    sent: dict[bytes, bytes] = {}
+    for name, value in headers:
+        if name in _READ:
+            if name in sent:
+                message = (
+                    f"The header {name.decode()} is there more than once: send one"
+                )
+                raise InvalidProviderData(message)
+            sent[name] = value
+    return sent
 
 
 def _decode(value: bytes) -> dict[str, Any]:
@@ -93,9 +99,9 @@ def _text(data: dict[str, Any], field: str) -> str | None:
     return value
 
 
-def _bearer(value: bytes | None) -> str | None:
+def _bearer(value: bytes) -> str | None:
     """Take the token of `Bearer <token>` (RFC 6750, section 2.1); no other scheme."""
-    scheme, _, token = (value or b"").partition(b" ")
+    scheme, _, token = value.partition(b" ")
     return token.strip().decode("latin-1") if scheme.lower() == b"bearer" else None
 
 

@@ -30,6 +30,10 @@ def set_up_logs() -> None:
         levels = {name: logging.getLogger(name).level for name in CATEGORIES}
         setup_logging(levels | {"root": logging.root.level})
     structlog.configure(wrapper_class=_FrugalLogger)
+    # What no line here shows need not be found out for each (Python's logging HOWTO).
+    logging.logThreads = logging.logProcesses = False
+    logging.logMultiprocessing = False
+    logging.logAsyncioTasks = False  # type: ignore[attr-defined]  # (new in 3.12)
     _plain_access_lines()
     logging.getLogger(_AUTHENTICATION).addFilter(_without_traceback)
 

@@ -239,7 +239,7 @@ def test_a_header_that_comes_twice_is_refused(
     answer = _refused(server, upstream, http, [(name, value), (name, value)])
 
     expected = {
-        "message": f"The header {name.lower()} is there 2 times: send one",
+        "message": f"The header {name.lower()} is there more than once: send one",
         "type": "invalid_request_error",
         "param": None,
         "code": "invalid_provider_data",
