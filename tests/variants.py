@@ -4,10 +4,12 @@ A test module takes these fixtures by `pytest_plugins = ["tests.variants"]`; imp
 they would be started once a module.
 """
 
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
+import httpx
 import pytest
 
 from tests import providers
@@ -15,6 +17,7 @@ from tests.certificates import Authority
 from tests.endpoint import Endpoint, endpoint
 from tests.run_yaml import variant
 from tests.server import Server
+from tests.tls_server import TlsServer
 from tests.upstream import Upstream
 from tests.way import Proxy, listening
 
@@ -89,3 +92,81 @@ def various_server(
             variables=running_upstream.environment | variables,
         )
         yield started.enter_context(running)
+
+
+# Who a token belongs to, and the roles of that user.
+USERS = {
+    "token-of-alice": ("alice", ["caller"]),
+    "token-of-bob": ("bob", ["caller"]),
+    "token-of-carol": ("carol", ["reader"]),
+}
+
+
+@pytest.fixture(scope="session")
+def gatekeeper() -> Iterator[Endpoint]:
+    """The service that `guarded_server` asks about each token."""
+
+    def respond(_path: str, body: bytes) -> tuple[int, bytes]:
+        token = json.loads(body)["api_key"]
+        if token not in USERS:
+            return 401, b""
+        principal, roles = USERS[token]
+        user = {"principal": principal, "attributes": {"roles": roles}}
+        return 200, json.dumps(user).encode()
+
+    with endpoint(respond) as serving:
+        yield serving
+
+
+def _guard(config: Json, gatekeeper: Endpoint, authority: Authority) -> None:
+    """Switch on what an operator can put in front: TLS, CORS, tokens and policies."""
+    certificate = authority.issue("127.0.0.1")
+    config["server"] |= {
+        "tls_certfile": str(certificate.file),
+        "tls_keyfile": str(certificate.key_file),
+        "cors": {
+            "allow_origins": ["https://page.example"],
+            "allow_methods": ["GET", "POST"],
+            "allow_headers": ["authorization", "x-llamastack-provider-data"],
+            "expose_headers": ["x-request-id"],
+        },
+    }
+    auth = config["server"]["auth"]
+    auth["provider_config"] = {"type": "custom", "endpoint": gatekeeper.url}
+    auth["route_policy"] = [
+        {"permit": {"paths": ["/v1/models", "/v1/health"]}},
+        {"permit": {"paths": "/v1/*"}, "when": "user with caller in roles"},
+    ]
+    auth["access_policy"] = [
+        {"permit": {"principal": "alice", "actions": ["read"], "resource": "model::*"}},
+        {"permit": {"actions": ["read"], "resource": "regex:model::gemini/"}},
+    ]
+
+
+@pytest.fixture(scope="session")
+def guarded_server(
+    running_upstream: Upstream,
+    authority: Authority,
+    gatekeeper: Endpoint,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Server]:
+    """A server behind TLS, where tokens say who calls and policies what they may.
+
+    Alice may call every model, bob those of Gemini, and carol may only list them.
+    """
+    directory = tmp_path_factory.mktemp("guarded")
+    run_yaml = variant(directory, lambda c: _guard(c, gatekeeper, authority))
+    with TlsServer(
+        directory,
+        trusting=authority.trusted(),
+        run_yaml=run_yaml,
+        variables=running_upstream.environment,
+    ) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def https(authority: Authority) -> Iterator[httpx.Client]:
+    """An HTTP client that trusts the authority, and nobody else."""
+    with httpx.Client(verify=authority.trusted(), trust_env=False, timeout=30) as http:
+        yield http
