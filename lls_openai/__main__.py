@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from lls_openai.config import explain, load_config
 from lls_openai.lifecycle import TAKEN_PORT, give_up
+from lls_openai.workers import mend_parent
 
 
 def main() -> None:
@@ -31,7 +32,10 @@ def main() -> None:
     for provider in config.providers.get("inference", []):
         if provider.module == "lls_openai":
             load_config(**provider.config)
+    if config.server.workers < 1:
+        give_up(f"{options.config}: server.workers (LLS_WORKERS) is less than 1")
     _try_to_listen(config.server.host or "", port)
+    mend_parent()
     _run(options.config, port)
 
 
@@ -78,7 +82,10 @@ def _run(path: Path, port: int) -> None:
     # Imported here: it sets up logging and reads the environment as it is loaded.
     from llama_stack.cli.llama import main as llama  # noqa: PLC0415 (see above)
 
-    llama()
+    try:
+        llama()
+    except Exception as error:  # noqa: BLE001 (whatever Llama Stack finds wrong)
+        give_up(f"{path}: {' '.join(str(error).split())}")
 
 
 if __name__ == "__main__":

@@ -123,4 +123,5 @@ async def get_adapter_impl(
     try:
         return PassthroughAdapter(config)
     except OSError as error:
-        give_up(f"run.yaml: the network block of {config.base_url}: {error.strerror}")
+        reason = error.strerror or error.args[0]
+        give_up(f"run.yaml: the network block of {config.base_url}: {reason}")

@@ -3,7 +3,7 @@
 from llama_stack.providers.remote.inference.passthrough.config import (
     PassthroughImplConfig,
 )
-from pydantic import Field, HttpUrl, ValidationError, field_validator
+from pydantic import ConfigDict, Field, HttpUrl, ValidationError, field_validator
 
 from lls_openai.lifecycle import give_up
 
@@ -20,6 +20,9 @@ class ProviderConfig(PassthroughImplConfig):  # type: ignore[misc]
         base_url: the upstream; `/v1` is appended unless its path names a version.
         max_request_bytes: the largest request body, in bytes.
     """
+
+    # A misspelt `allowed_models` would allow every model, and nobody would notice.
+    model_config = ConfigDict(extra="forbid")
 
     base_url: HttpUrl = Field(description="The upstream that every call goes to")
     max_request_bytes: int = Field(default=64 * MEBIBYTE, gt=0)
