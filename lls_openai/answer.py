@@ -71,7 +71,7 @@ async def relay_answer(
     if response.status not in _FINAL:
         raise UpstreamUnreachable("The upstream's answer is not HTTP")
     headers = _relayed(response)
-    if response.content_type != "text/event-stream":
+    if not _is_stream(headers):
         await _relay_whole(response, headers, send, metrics)
         return response.ok
     metrics.stream = True
@@ -94,6 +94,11 @@ def _relayed(response: ClientResponse) -> Headers:
         if (name in RELAYED_HEADERS or name.startswith(RELAYED_PREFIXES))
         and not _CONTROL.search(value)
     ]
+
+
+def _is_stream(headers: Headers) -> bool:
+    kind = next((v for name, v in headers if name == b"content-type"), b"")
+    return kind.partition(b";")[0].strip().lower() == b"text/event-stream"
 
 
 def _is_compressed(headers: Headers) -> bool:

@@ -8,7 +8,8 @@ from starlette.types import Message, Receive
 from lls_openai.credentials import Headers
 from lls_openai.errors import InvalidRequestBody, RequestTooLarge
 
-# How long a caller may pause while it sends a body, in seconds.
+# How long a caller may pause while it sends a body, in seconds. The first of it comes
+# in time as well: `lls_openai/heads.py` sees to that.
 BODY_PAUSE = 60.0
 
 # A body of millions of top-level fields would cost more memory than its own size.
@@ -72,7 +73,9 @@ async def read_body(receive: Receive, headers: Headers, limit: int) -> bytes:
     chunks: list[bytes] = []
     size, more = 0, True
     while more:
-        message = await _receive(receive)
+        message = await (_receive(receive) if chunks else receive())
+        if message["type"] == "http.disconnect":
+            raise CallerLeft
         chunks.append(message.get("body", b""))
         more = message.get("more_body", False)
         size += len(chunks[-1])
@@ -101,11 +104,9 @@ def _decode_model(value: msgspec.Raw | None) -> str:
 
 
 async def _receive(receive: Receive) -> Message:
+    """Wait for more of a body, but not for ever."""
     try:
         async with asyncio.timeout(BODY_PAUSE):
-            message = await receive()
+            return await receive()
     except TimeoutError:
         raise InvalidRequestBody(f"No more of the body for {BODY_PAUSE:g} s") from None
-    if message["type"] == "http.disconnect":
-        raise CallerLeft
-    return message

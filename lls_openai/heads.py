@@ -20,7 +20,7 @@ HEAD_BYTES = 64 * 1024
 # each answer, and keeps what it has read: 40 times the bytes of small requests.
 PIPELINED = 32
 
-# How long a caller may take to send a head, in seconds.
+# How long a caller may take to send a head and the first of its body, in seconds.
 HEAD_SECONDS = 30.0
 
 _MESSAGE = f"The request's headers are over the limit of {HEAD_BYTES:,} bytes"
@@ -66,7 +66,7 @@ class BoundedHead(HttpToolsProtocol):
         Args:
             exc: why the connection ended.
         """
-        self._end_of_head()
+        self._drop_deadline()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -97,7 +97,8 @@ class BoundedHead(HttpToolsProtocol):
         Raises:
             OverflowError: too many requests wait; uvicorn then ends the connection.
         """
-        self._end_of_head()
+        self._in_head = False
+        self._pending = 0
         if len(self.pipeline) >= PIPELINED:
             raise OverflowError
         super().on_headers_complete()
@@ -110,16 +111,20 @@ class BoundedHead(HttpToolsProtocol):
             body: the part.
         """
         self._pending = 0
+        self._drop_deadline()
         super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Take the end of a request, which may be that of its head."""
+        self._drop_deadline()
+        super().on_message_complete()
 
     def _expect_head(self) -> None:
         self._in_head = True
         if not self._deadline:
             self._deadline = self.loop.call_later(HEAD_SECONDS, self.transport.close)
 
-    def _end_of_head(self) -> None:
-        self._in_head = False
-        self._pending = 0
+    def _drop_deadline(self) -> None:
         if self._deadline:
             self._deadline.cancel()
             self._deadline = None

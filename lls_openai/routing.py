@@ -21,8 +21,14 @@ MODEL_TYPES = {
     "/v1/embeddings": ModelType.embedding,
 }
 
+# How many answers of the router are kept: 40 us a request each.
+REMEMBERED = 1024
+
 # A longer name is no model's; it is not looked up, nor repeated.
 LONGEST_NAME = 256
+
+type Key = tuple[str, ModelType]
+type Found = tuple[Inference, str]
 
 
 class Routing:
@@ -35,6 +41,8 @@ class Routing:
     def __init__(self, stack: Stack) -> None:
         auth = stack.run_config.server.auth
         self.has_authentication: bool = bool(auth and auth.provider_config)
+        self._same_for_all = not (auth and (auth.provider_config or auth.access_policy))
+        self._known: dict[Key, Found] = {}
         self._router: Any = stack.impls[Api.inference]
         self._table: Any = self._router.routing_table
         self._providers: dict[str, Inference] = self._table.impls_by_provider_id
@@ -46,7 +54,7 @@ class Routing:
             provider.needs_key for provider in ours
         )
 
-    async def find(self, model: str, route: str) -> tuple[Inference, str]:
+    async def find(self, model: str, route: str) -> Found:
         """Find the provider of a model, and the upstream's own name for the model.
 
         Access control is the router's: what the authenticated user may not read is
@@ -61,19 +69,28 @@ class Routing:
             InvalidRequestBody: it is a model of another type than the route wants.
         """
         wanted = MODEL_TYPES[route]
+        if known := self._known.get((model, wanted)):
+            return known
         try:
             # Asked about others the router logs a warning; here it is a caller's slip.
             if (
                 model.partition("/")[0] in self._providers
                 and len(model) <= LONGEST_NAME
             ):
-                return await self._router._get_model_provider(model, wanted)  # type: ignore[no-any-return]  # noqa: SLF001 (see above)
+                found = await self._router._get_model_provider(model, wanted)  # noqa: SLF001 (see above)
+                return self._remember((model, wanted), found)
         except ModelNotFoundError:
             pass
         except ModelTypeError:
             message = f"This model is not of the type {wanted.value}"
             raise InvalidRequestBody(message, "model") from None
         raise await self._not_found(model)
+
+    def _remember(self, key: Key, found: Found) -> Found:
+        """Keep the router's word, where it does not depend on who asks."""
+        if self._same_for_all and len(self._known) < REMEMBERED:
+            self._known[key] = found
+        return found
 
     async def _not_found(self, model: str) -> ModelNotFound:
         models = await self._table.get_all_with_type("model")
