@@ -57,8 +57,10 @@ def read_credentials(headers: Headers, *, bearer_is_key: bool) -> Credentials:
             of the right form.
     """
     sent = _by_name(headers)
-    value = next(filter(None, map(sent.get, PROVIDER_DATA_HEADERS)), None)
-    data = _decode(value) if value else {}
+    data: dict[str, Any] = {}
+    for name in PROVIDER_DATA_HEADERS:
+        if not data and (value := sent.get(name)):
+            data = _decode(value)
     key = _text(data, "passthrough_api_key")
     _text(data, "passthrough_url")
     if not key and bearer_is_key:
