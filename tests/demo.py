@@ -14,7 +14,7 @@ import tempfile
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import NoReturn, override
+from typing import NoReturn
 
 if __name__ == "__main__":
     ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -44,18 +44,6 @@ MOCKED = {"openai", "openai-mini", "gemini", "anthropic"}
 PAUSE = 0.05
 
 say = partial(print, flush=True)
-
-
-class DemoServer(Server):
-    """The server, which leaves with a demonstration that ends while it boots."""
-
-    @override
-    def _wait_until_ready(self) -> None:
-        try:
-            super()._wait_until_ready()
-        except BaseException:
-            self.stop()
-            raise
 
 
 def fail(message: str) -> NoReturn:
@@ -105,7 +93,7 @@ def demonstrate(port: int) -> int:
         for vendor in upstream.vendors:
             vendor.pause = PAUSE
         say(f"Starting the server on port {port}: llama stack run run.yaml")
-        server = DemoServer(Path(directory), variables=upstream.environment, port=port)
+        server = Server(Path(directory), variables=upstream.environment, port=port)
         stack.enter_context(server)
         say("Asking its models, with made-up keys: python main.py\n")
         return client(server.port)

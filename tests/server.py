@@ -80,6 +80,10 @@ class Server:
                 self.stop()
                 if port or attempt == _PORT_TRIES - 1 or not self._lost_the_port():
                     raise
+            except BaseException:
+                # Ctrl-C while it boots.
+                self.stop()
+                raise
             else:
                 return
 
