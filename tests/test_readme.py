@@ -79,6 +79,15 @@ def test_the_targets_are_those_of_the_makefile() -> None:
     assert told - targets == set()
 
 
+def test_make_server_runs_what_readme_says() -> None:
+    """The second of the commands without make is the Makefile's."""
+    *_, without_make = readme.section("Run it").blocks("sh")
+    command = without_make.splitlines()[1].removeprefix("uv run ")
+    makefile = (PROJECT / "Makefile").read_text()
+    (recipe,) = re.findall(r"(?m)^server:.*\n\t(.+)$", makefile)
+    assert f" {command} " in recipe
+
+
 def test_the_routes_are_those_of_the_policy() -> None:
     """README names the routes that run.yaml opens."""
     policy = yaml.safe_load(RUN_YAML.read_text())["server"]["auth"]["route_policy"]

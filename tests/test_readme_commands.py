@@ -143,6 +143,20 @@ def test_curl_is_shown_for_each_vendor_both_ways() -> None:
     assert shown == [(vendor, way) for vendor in vendors for way in (False, True)]
 
 
+def test_llama_stack_refuses_what_readme_says(
+    server: Server, http: httpx.Client
+) -> None:
+    """A closed route and a client of another version, with a message and no code."""
+    refused = [
+        http.get(f"{server.url}/v1/files"),
+        http.get(
+            f"{server.url}/v1/models", headers={"X-LlamaStack-Client-Version": "0.6.1"}
+        ),
+    ]
+    told = [(answer.status_code, list(answer.json()["error"])) for answer in refused]
+    assert told == [(403, ["message"]), (426, ["message"])]
+
+
 def _said(output: str, *, streamed: bool) -> str:
     """The text of an answer, or of a stream that ends as it should."""
     if not streamed:
