@@ -32,7 +32,6 @@ _FOLDERS = ("lls_openai", "tests")
 # Under `make test`, the make of a test would take these for its own.
 _OUTER_MAKE = ("MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS", "ARGS")
 _SECONDS = 120
-_BASH = shutil.which("bash") or "no bash here"
 
 
 class Checkout:
@@ -55,22 +54,28 @@ class Checkout:
         for name in _FOLDERS:
             no_bytecode = shutil.ignore_patterns("__pycache__")
             shutil.copytree(PROJECT / name, self.path / name, ignore=no_bytecode)
-        programs = directory / "bin"
-        programs.mkdir()
-        (programs / "uv").symlink_to(_working_uv())
+        self._programs = directory / "bin"
+        self._programs.mkdir()
+        (self._programs / "uv").symlink_to(_working_uv())
         self._variables = {
             "HOME": str(directory),
-            "PATH": f"{programs}:{os.environ['PATH']}",
+            "PATH": f"{self._programs}:{os.environ['PATH']}",
             "UV_PROJECT_ENVIRONMENT": sys.prefix,
             "UV_FROZEN": "1",
             "UV_NO_SYNC": "1",
             "UV_OFFLINE": "1",
         }
 
+    def program(self, name: str, script: str) -> None:
+        """Put a shell script in front of everything on the PATH."""
+        file = self._programs / name
+        file.write_text(f"#!/bin/sh\n{script}\n")
+        file.chmod(0o755)
+
     def run(self, script: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run a script to its end, with variables in its environment."""
         return subprocess.run(
-            [_BASH, "-euc", script],
+            ["/bin/sh", "-euc", script],
             cwd=self.path,
             env=self._environment(variables),
             capture_output=True,
@@ -91,7 +96,7 @@ class Checkout:
         """
         with (self.path / "output").open("ab") as output:
             process = subprocess.Popen(
-                [_BASH, "-euc", script],
+                ["/bin/sh", "-euc", script],
                 cwd=self.path,
                 env=self._environment(variables),
                 stdin=subprocess.DEVNULL,

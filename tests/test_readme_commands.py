@@ -6,6 +6,7 @@ LLAMA_STACK_PORT or in the place of README's number, and the vendors are the moc
 
 import json
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from tests import readme
+from tests import readme, stand_in_curl
 from tests.checkout import Checkout
 from tests.server import Server, free_port
 from tests.upstream import Upstream, in_background
@@ -32,6 +33,8 @@ KEYS = {
     "Gemini": "a gemini key",
     "Anthropic": "sk-ant$(touch run)",
 }
+STAND_IN = "stand-in"
+CURLS = [STAND_IN, *(["curl"] if stand_in_curl.has_curl() else [])]
 ALL_OK = [["ok", "ok"]] * 5
 
 
@@ -115,11 +118,15 @@ def _curls() -> list[str]:
     return commands
 
 
+@pytest.mark.parametrize("curl", CURLS)
 @pytest.mark.parametrize("command", _curls())
 def test_curl_gets_an_answer(
-    server: Server, upstream: Upstream, checkout: Checkout, command: str
+    server: Server, upstream: Upstream, checkout: Checkout, command: str, curl: str
 ) -> None:
     """After the line that loads the keys, each call arrives with its vendor's key."""
+    if curl == STAND_IN:
+        python = f'"{sys.executable}" "{stand_in_curl.__file__}"'
+        checkout.program("curl", f'exec {python} "$@"')
     (checkout.path / ".env").write_text(DOTENV)
     load = readme.section("Call it").block("sh").split("\n\n")[0]
     here = command.replace("localhost:8321", f"127.0.0.1:{server.port}")
