@@ -18,7 +18,8 @@ _READ = frozenset({*PROVIDER_DATA_HEADERS, b"authorization"})
 
 HOW_TO_SEND = (
     'X-LlamaStack-Provider-Data: {"passthrough_api_key": "<your key>"} '
-    "or Authorization: Bearer <your key>"
+    "or, where the server wants no token of its own there, "
+    "Authorization: Bearer <your key>"
 )
 
 Headers = Iterable[tuple[bytes, bytes]]

@@ -6,9 +6,15 @@ then wait for nobody, and hears no second signal.
 
 import os
 import signal
+from functools import partial
 from typing import NoReturn
 
+import uvicorn
 from uvicorn.supervisors.multiprocess import Multiprocess, Process
+
+# How long a worker may take to answer its parent, in seconds: on a busy machine it
+# boots for longer than uvicorn's 5, and would be replaced before it ever served.
+PATIENCE = 60
 
 _start_process = Process.start
 _terminate_all = Multiprocess.terminate_all
@@ -16,6 +22,7 @@ _terminate_all = Multiprocess.terminate_all
 
 def mend_parent() -> None:
     """Have the parent of workers that this process may become start and leave well."""
+    uvicorn.run = partial(uvicorn.run, timeout_worker_healthcheck=PATIENCE)
     for owner, name, ours in (
         (Process, "start", start_deaf),
         (Multiprocess, "terminate_all", leave),

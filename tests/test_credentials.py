@@ -162,7 +162,8 @@ def test_provider_data_that_is_no_object_is_refused(
     expected = {
         "message": "The provider data is not a JSON object. Send "
         'X-LlamaStack-Provider-Data: {"passthrough_api_key": "<your key>"} '
-        "or Authorization: Bearer <your key>",
+        "or, where the server wants no token of its own there, "
+        "Authorization: Bearer <your key>",
         "type": "invalid_request_error",
         "param": None,
         "code": "invalid_provider_data",

@@ -72,7 +72,8 @@ def test_a_call_without_a_key_is_told_how_to_send_one(
     expected = {
         "message": "No API key. Send yours with each request: "
         'X-LlamaStack-Provider-Data: {"passthrough_api_key": "<your key>"} '
-        "or Authorization: Bearer <your key>",
+        "or, where the server wants no token of its own there, "
+        "Authorization: Bearer <your key>",
         "type": "authentication_error",
         "param": None,
         "code": "missing_api_key",
