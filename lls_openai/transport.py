@@ -65,7 +65,7 @@ class Call:
 
 
 class StaleConnection(Exception):  # noqa: N818 (not an error to answer: it is retried)
-    """The upstream closed an idle connection; nothing was sent on it."""
+    """An idle connection has been closed or written to; nothing was sent on it."""
 
 
 class PooledRequest(aiohttp.ClientRequest):
@@ -83,10 +83,13 @@ class PooledRequest(aiohttp.ClientRequest):
             conn: the connection that the pool gave.
 
         Raises:
-            StaleConnection: it was used before and has been closed since.
+            StaleConnection: it was used before, and something has come on it since.
         """
         if isinstance(conn.protocol, PooledConnection):
-            if conn.protocol.is_reused and _is_readable(conn):
+            # What has come unasked would be taken for the answer to this request.
+            if conn.protocol.is_reused and (
+                conn.protocol.should_close or _is_readable(conn)
+            ):
                 raise StaleConnection
             conn.protocol.is_reused = True
         return await super().send(conn)
