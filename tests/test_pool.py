@@ -151,21 +151,55 @@ def test_a_reset_is_not_tried_again(
     assert int(before) + 1 == len(upstream.openai.calls)
 
 
-def test_an_answer_that_is_left_does_not_spoil_the_next(
-    server: Server, upstream: Upstream, http: httpx.Client
+@pytest.mark.parametrize(
+    "unasked",
+    [
+        b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}",
+        b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 200",
+        b"\r\n",
+    ],
+)
+def test_what_comes_unasked_is_nobodys_answer(
+    server: Server, upstream: Upstream, http: httpx.Client, unasked: bytes
 ) -> None:
-    """A second answer on one connection, unasked, is nobody's."""
+    """It would be the next caller's, and each later answer that of the call before."""
+    gate = Gate()
 
     async def script(_request: Request, connection: Connection) -> None:
         await connection.answer(200, JSON, b'{"mine":1}')
-        await connection.answer(200, JSON, b'{"unasked":1}')
+        await gate.wait()
+        await connection.write(unasked)
+
+    upstream.openai.answer_with(script, times=1)
+    first = call(http, server.url, chat())
+    gate.open()
+    (arrived,) = upstream.openai.calls
+    upstream.openai.wait_until(lambda: arrived.answered_at is not None)
+    # The server's loop has read what came before this call.
+    call(http, server.url, chat("gemini/gemini-2.5-flash-lite"))
+    upstream.openai.answer_with(answering(b'{"yours":1}'))
+    second = call(http, server.url, chat())
+
+    assert [first.body, second.body] == [b'{"mine":1}', b'{"yours":1}']
+    assert len(upstream.openai.calls) == 2
+
+
+def test_two_answers_at_once_are_one_too_many(
+    server: Server, upstream: Upstream, http: httpx.Client
+) -> None:
+    """Likewise when the second comes right behind the first."""
+
+    async def script(_request: Request, connection: Connection) -> None:
+        head = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n"
+        await connection.write(head + b"{}" + head + b"[]")
 
     upstream.openai.answer_with(script, times=1)
     first = call(http, server.url, chat())
     upstream.openai.answer_with(answering(b'{"yours":1}'))
     second = call(http, server.url, chat())
 
-    assert [first.body, second.body] == [b'{"mine":1}', b'{"yours":1}']
+    assert [first.body, second.body] == [b"{}", b'{"yours":1}']
 
 
 def test_the_pool_is_closed_at_shutdown(
