@@ -75,14 +75,22 @@ def test_an_upstream_may_close_an_idle_connection(
 def test_an_upstream_may_close_after_each_answer(
     server: Server, upstream: Upstream, http: httpx.Client
 ) -> None:
-    """Without having said so; the next call comes right after."""
+    """Without having said so; the next call comes as soon as it is closed."""
 
     async def script(_request: Request, connection: Connection) -> None:
         await connection.answer(200, JSON, b"{}")
         connection.close()
+        # The end is sent in the loop's next turn.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
 
     upstream.openai.answer_with(script)
-    statuses = [call(http, server.url, chat()).status for _ in range(50)]
+    statuses = []
+    for _ in range(50):
+        statuses.append(call(http, server.url, chat()).status)
+        upstream.openai.wait_until(
+            lambda: upstream.openai.calls[-1].answered_at is not None
+        )
 
     assert (statuses, len(upstream.openai.calls)) == ([200] * 50, 50)
 
