@@ -2,11 +2,17 @@
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import httpx
 import pytest
+from llama_stack_api import Api
 from multidict import CIMultiDict
+from starlette.types import Message, Receive, Scope, Send
 
+from lls_openai.adapter import PassthroughAdapter
+from lls_openai.config import ProviderConfig
+from lls_openai.relay import Relay
 from lls_openai.transport import Call, open_pool, post
 from lls_openai.upstream import pin_upstream
 from tests.calls import CHAT, call, chat, open_call
@@ -224,3 +230,32 @@ def test_the_pool_is_closed_at_shutdown(
 
     assert {200} == statuses
     assert "nclosed" not in running.log
+
+
+def test_the_pool_is_closed_before_the_server_says_that_it_is_down(
+    upstream: Upstream,
+) -> None:
+    """What comes after that, uvicorn does not wait for."""
+    adapter = PassthroughAdapter(ProviderConfig(base_url=upstream.openai.url))
+    table = SimpleNamespace(impls_by_provider_id={"openai": adapter})
+    config = SimpleNamespace(server=SimpleNamespace(auth=None))
+    router = SimpleNamespace(routing_table=table)
+    stack = SimpleNamespace(run_config=config, impls={Api.inference: router})
+    closed: list[tuple[str, bool]] = []
+
+    async def application(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "lifespan.startup.complete"})
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def receive() -> Message:
+        return {"type": "lifespan.startup"}
+
+    async def send(message: Message) -> None:
+        closed.append((message["type"], relay._pool.closed))  # noqa: SLF001 - the pool
+
+    relay = Relay(application)
+    scope = {"type": "lifespan", "app": SimpleNamespace(stack=stack)}
+    asyncio.run(relay(scope, receive, send))
+
+    expected = {"lifespan.startup.complete": False, "lifespan.shutdown.complete": True}
+    assert expected == dict(closed)
