@@ -9,7 +9,7 @@ from lls_openai.credentials import Headers
 from lls_openai.errors import InvalidRequestBody, RequestTooLarge
 
 # How long a caller may pause while it sends a body, in seconds. The first of it comes
-# in time as well: `lls_openai/heads.py` sees to that.
+# in time as well: `lls_openai/connection.py` sees to that.
 BODY_PAUSE = 60.0
 
 # A body of millions of top-level fields would cost more memory than its own size.

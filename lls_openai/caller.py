@@ -3,43 +3,53 @@
 import asyncio
 from types import TracebackType
 
-from starlette.types import Receive
+from starlette.types import Scope
 
 
-class WhileConnected:
-    """Runs a block for as long as the caller is there, and cancels it when it leaves.
+class Caller:
+    """Whoever sent a request, and may leave before it is answered.
 
-    Args:
-        receive: ASGI's receive, after the whole body has been read.
+    As a context it runs a block for as long as the caller is there: a caller that
+    leaves cancels the block, which then ends without an error.
     """
 
-    __slots__ = ("_left", "_receive", "_task", "_watcher")
+    __slots__ = ("_left", "_task")
 
-    def __init__(self, receive: Receive) -> None:
-        self._receive = receive
+    def __init__(self) -> None:
         self._left = False
+        self._task: asyncio.Task[object] | None = None
 
-    async def __aenter__(self) -> None:
-        """Begin to watch the caller."""
+    def leave(self) -> None:
+        """Say that the caller has left."""
+        self._left = True
+        if self._task:
+            self._task.cancel()
+
+    def __enter__(self) -> None:
+        """Begin the block, in the task that a leaving caller ends."""
         self._task = asyncio.current_task()
-        self._watcher = asyncio.create_task(self._watch())
+        if self._left:
+            self.leave()
 
-    async def __aexit__(
+    def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
-        """End the watch; a cancellation that it has caused goes no further."""
-        self._watcher.cancel()
+        """End the block; a cancellation that the caller has caused goes no further."""
+        task, self._task = self._task, None
         ended = self._left and isinstance(error, asyncio.CancelledError)
-        if ended and self._task:
-            self._task.uncancel()
+        if ended and task:
+            task.uncancel()
         return ended
 
-    async def _watch(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self._left = True
-        if self._task:
-            self._task.cancel()
+
+def caller_of(scope: Scope) -> Caller:
+    """Find who sent a request; without a `Connection`, it is one who never leaves.
+
+    Args:
+        scope: the request's.
+    """
+    caller: Caller = scope.get("lls_openai.caller") or Caller()
+    return caller

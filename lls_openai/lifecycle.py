@@ -14,7 +14,10 @@ from typing import NoReturn
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 
-from lls_openai.heads import bound_heads
+from lls_openai.connection import accept_with_bounds
+
+# How many new objects there may be before the collector looks at them (CPython: 700).
+YOUNG_OBJECTS = 10_000
 
 TAKEN_PORT = (
     "stop what listens there, or choose another port with LLAMA_STACK_PORT "
@@ -40,18 +43,20 @@ def give_up(message: str) -> NoReturn:
 def serving() -> Iterator[None]:
     """Wrap the lifespan of the server that runs in this process, if it is uvicorn's.
 
-    Inside, a second signal ends the process at once, and the heads of requests are
-    bounded. At the end, a server that never listened makes the exit status say so.
+    Inside, a second signal ends the process at once, and connections are bounded. At
+    the end, a server that never listened makes the exit status say so.
     """
     # Llama Stack's 200,000 objects stay: the collector need not look at them
     # again while requests wait (as CPython's documentation of `gc.freeze` advises).
+    # Of what calls leave behind, so little is in cycles that it can wait, too.
     gc.collect()
     gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS)
     server = _running_server()
     if server is None:
         yield
         return
-    bound_heads(server.config)
+    accept_with_bounds(server.config)
     seen: set[int] = set()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _second_ends(server, seen))

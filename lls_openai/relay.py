@@ -9,10 +9,6 @@ other request on untouched.
 from importlib.metadata import version
 
 import aiohttp
-from llama_stack.core.request_headers import (
-    request_provider_data_context,
-    user_from_scope,
-)
 from llama_stack.core.server.server import ProviderDataMiddleware
 from multidict import CIMultiDict
 from starlette.types import Message, Receive, Scope, Send
@@ -20,7 +16,7 @@ from starlette.types import Message, Receive, Scope, Send
 from lls_openai.adapter import PassthroughAdapter, missing_api_key
 from lls_openai.answer import BrokenOff, relay_answer
 from lls_openai.body import CallerLeft, RequestBody, read_body
-from lls_openai.caller import WhileConnected
+from lls_openai.caller import caller_of
 from lls_openai.credentials import Credentials, Headers, read_credentials
 from lls_openai.errors import RelayError, send_error
 from lls_openai.lifecycle import serving
@@ -110,8 +106,7 @@ class Relay(ProviderDataMiddleware):  # type: ignore[misc]
             raise missing_api_key()
         text = await read_body(receive, scope["headers"], self._routing.body_limit)
         body = RequestBody(text)
-        with request_provider_data_context({}, user_from_scope(scope)):
-            provider, model = await self._routing.find(body.model, scope["path"])
+        provider, model = await self._routing.find(body.model, scope)
         if not isinstance(provider, PassthroughAdapter):
             await super().__call__(_readable(scope), _again(text, receive), send)
             return
@@ -125,7 +120,7 @@ class Relay(ProviderDataMiddleware):  # type: ignore[misc]
         )
         # A stream may last for minutes: what was read to begin it is let go of.
         del text, body, credentials
-        async with WhileConnected(receive):
+        with caller_of(scope):
             await self._exchange(call, send, metrics)
 
     async def _exchange(self, call: Call, send: Send, metrics: CallMetrics) -> None:

@@ -7,9 +7,14 @@ used here is not there.
 
 from typing import Any
 
+from llama_stack.core.request_headers import (
+    request_provider_data_context,
+    user_from_scope,
+)
 from llama_stack.core.stack import Stack
 from llama_stack_api import Api, Inference, ModelNotFoundError, ModelType
 from llama_stack_api.common.errors import ModelTypeError
+from starlette.types import Scope
 
 from lls_openai.adapter import PassthroughAdapter
 from lls_openai.errors import InvalidRequestBody, ModelNotFound
@@ -54,31 +59,34 @@ class Routing:
             provider.needs_key for provider in ours
         )
 
-    async def find(self, model: str, route: str) -> Found:
+    async def find(self, model: str, scope: Scope) -> Found:
         """Find the provider of a model, and the upstream's own name for the model.
 
         Access control is the router's: what the authenticated user may not read is
-        not found. It takes the user from Llama Stack's request context.
+        not found.
 
         Args:
             model: the model as the caller names it.
-            route: the path that was asked for.
+            scope: the request's, with its route and its user.
 
         Raises:
             ModelNotFound: no provider has it.
             InvalidRequestBody: it is a model of another type than the route wants.
         """
-        wanted = MODEL_TYPES[route]
+        wanted = MODEL_TYPES[scope["path"]]
         if known := self._known.get((model, wanted)):
             return known
+        with request_provider_data_context({}, user_from_scope(scope)):
+            return self._remember((model, wanted), await self._ask(model, wanted))
+
+    async def _ask(self, model: str, wanted: ModelType) -> Found:
         try:
             # Asked about others the router logs a warning; here it is a caller's slip.
             if (
                 model.partition("/")[0] in self._providers
                 and len(model) <= LONGEST_NAME
             ):
-                found = await self._router._get_model_provider(model, wanted)  # noqa: SLF001 (see above)
-                return self._remember((model, wanted), found)
+                return await self._router._get_model_provider(model, wanted)  # type: ignore[no-any-return]  # noqa: SLF001 (see above)
         except ModelNotFoundError:
             pass
         except ModelTypeError:

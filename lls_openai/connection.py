@@ -1,8 +1,10 @@
-"""Bounds of what a caller sends before the relay sees it: uvicorn has none.
+"""A caller's connection: uvicorn's, with bounds that it has none of.
 
 httptools joins a long header piece by piece, in time that grows with its square: 200 MB
 of one header hold the event loop, and with it every other caller, for two minutes.
 What the relay sees, `lls_openai/body.py` bounds.
+
+It also says when the caller leaves, which ASGI tells only to a task that waits for it.
 """
 
 import asyncio
@@ -10,7 +12,9 @@ import asyncio
 from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from lls_openai.caller import Caller
 from lls_openai.errors import error_body
+from lls_openai.logs import AccessLog
 
 # The largest head, in bytes: what uvicorn allows with h11, its other parser. It is
 # looked at after each read, so that a head may be larger by one read (256 KiB).
@@ -32,24 +36,34 @@ _TOO_LARGE = (
 )
 
 
-def bound_heads(config: Config) -> None:
-    """Bound the heads on the connections that a server is about to accept.
+def accept_with_bounds(config: Config) -> None:
+    """Have a server make `Connection`s of what it accepts.
 
     Args:
-        config: the server's, loaded. With h11 in it, heads are bounded already.
+        config: the server's, loaded.
+
+    Raises:
+        RuntimeError: its parser is not httptools, a dependency of this project.
     """
-    if config.http_protocol_class is HttpToolsProtocol:
-        config.http_protocol_class = BoundedHead
+    if config.http_protocol_class is not HttpToolsProtocol:
+        raise RuntimeError("uvicorn does not parse with httptools")
+    Connection.access_lines = AccessLog()
+    config.http_protocol_class = Connection
 
 
-class BoundedHead(HttpToolsProtocol):
+class Connection(HttpToolsProtocol):
     """uvicorn's connection, where a head ends in time and trailers are no headers."""
 
-    _in_head = True
+    access_lines: AccessLog
+
+    _in_head = False
+    # Whether neither a part of a body has come nor the end of the request.
+    _begins = True
     # Bytes that came since the parser last passed on a head or a part of a body: of a
     # head, or of trailers, of which it makes headers too.
     _pending = 0
     _deadline: asyncio.TimerHandle | None = None
+    _caller: Caller | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # (uvicorn's own signature)
         """Expect a first head.
@@ -58,16 +72,19 @@ class BoundedHead(HttpToolsProtocol):
             transport: the connection.
         """
         super().connection_made(transport)
-        self._expect_head()
+        self.access_logger = self.access_lines  # type: ignore[assignment]  # (uvicorn calls its `info`, and nothing else)
+        self._expect_more()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Expect no more.
+        """Expect no more, and end what is done for the caller.
 
         Args:
             exc: why the connection ended.
         """
         self._drop_deadline()
         super().connection_lost(exc)
+        if self._caller:
+            self._caller.leave()
 
     def data_received(self, data: bytes) -> None:
         """Take what was read, and no more when it is too much.
@@ -77,6 +94,10 @@ class BoundedHead(HttpToolsProtocol):
         """
         self._pending += len(data)
         super().data_received(data)
+        if self._begins:
+            self._expect_more()
+        elif self._deadline:
+            self._drop_deadline()
         if self._pending > HEAD_BYTES and not self.transport.is_closing():
             self.logger.warning(_MESSAGE)
             if self._in_head:
@@ -86,7 +107,7 @@ class BoundedHead(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Begin with a head."""
         super().on_message_begin()
-        self._expect_head()
+        self._in_head = self._begins = True
 
     def on_headers_complete(self) -> None:
         """Hand the head on, to which nothing is added any more.
@@ -101,6 +122,7 @@ class BoundedHead(HttpToolsProtocol):
         self._pending = 0
         if len(self.pipeline) >= PIPELINED:
             raise OverflowError
+        self._caller = self.scope["lls_openai.caller"] = Caller()  # type: ignore[typeddict-unknown-key]
         super().on_headers_complete()
         self.headers = self.headers.copy()
 
@@ -111,16 +133,15 @@ class BoundedHead(HttpToolsProtocol):
             body: the part.
         """
         self._pending = 0
-        self._drop_deadline()
+        self._begins = False
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Take the end of a request, which may be that of its head."""
-        self._drop_deadline()
+        self._begins = False
         super().on_message_complete()
 
-    def _expect_head(self) -> None:
-        self._in_head = True
+    def _expect_more(self) -> None:
         if not self._deadline:
             self._deadline = self.loop.call_later(HEAD_SECONDS, self.transport.close)
 
