@@ -1,0 +1,1 @@
+"""One program a client, run in that client's own environment."""
