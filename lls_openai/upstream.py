@@ -96,11 +96,15 @@ def pin_upstream(base_url: str, network: NetworkConfig | None) -> Upstream:
 
 
 def _place(url: str) -> tuple[str, str | None, int | None, str] | None:
-    """Reduce a URL to what says where it leads; None when it says more, or nothing."""
+    """Reduce a URL to what says where it leads; None when it says more, or nothing.
+
+    What says more is not even parsed: yarl remembers what it has parsed, and a user's
+    name, a query or a fragment may be a key.
+    """
+    if any(sign in url for sign in "@?#"):
+        return None
     try:
         parsed = URL(url)
-        if parsed.user or parsed.password or parsed.query_string or parsed.fragment:
-            return None
         return parsed.scheme, parsed.host, parsed.port, parsed.path.rstrip("/")
     except ValueError:
         return None
