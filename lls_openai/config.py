@@ -3,6 +3,7 @@
 from llama_stack.providers.remote.inference.passthrough.config import (
     PassthroughImplConfig,
 )
+from llama_stack.providers.utils.inference.model_registry import NetworkConfig
 from pydantic import ConfigDict, Field, HttpUrl, ValidationError, field_validator
 
 from lls_openai.lifecycle import give_up
@@ -25,6 +26,8 @@ class ProviderConfig(PassthroughImplConfig):  # type: ignore[misc]
     model_config = ConfigDict(extra="forbid")
 
     base_url: HttpUrl = Field(description="The upstream that every call goes to")
+    # A proxy's URL and further headers may hold passwords.
+    network: NetworkConfig | None = Field(default=None, repr=False)
     max_request_bytes: int = Field(default=64 * MEBIBYTE, gt=0)
 
     @field_validator("base_url")

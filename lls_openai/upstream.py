@@ -2,7 +2,7 @@
 
 import re
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from aiohttp import ClientTimeout
@@ -46,7 +46,8 @@ class Upstream:
     given: URL
     base: URL
     tls: ssl.SSLContext | bool
-    proxy: URL | None
+    # Its URL may hold a password.
+    proxy: URL | None = field(repr=False)
     timeout: ClientTimeout
     endpoints: dict[str, URL]
 
