@@ -1,0 +1,1 @@
+"""A folder that PYTHONPATH names, so that Python finds the module in it by itself."""
