@@ -104,6 +104,19 @@ class PooledConnection(ResponseHandler):
 
     is_reused = False
 
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """End a body that would end with the connection, if that ends with an error.
+
+        aiohttp takes a reset for the end of such a body.
+
+        Args:
+            exc: why the connection ended; None when the upstream closed it in order.
+        """
+        body = self._payload
+        if exc and body and not body.is_eof():
+            body.set_exception(exc)
+        super().connection_lost(exc)
+
     def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
         """End the connection with an error, and the body that is being read.
 
