@@ -1,12 +1,14 @@
 """An upstream that gives no answer that could be relayed is one error: 502."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import httpx
 import pytest
 
 from tests.calls import call, chat
 from tests.scripts import JSON
 from tests.server import Server
-from tests.upstream import Connection, Request, Upstream
+from tests.upstream import Connection, Gate, Request, Upstream
 
 pytest_plugins = ["tests.variants"]
 
@@ -109,6 +111,29 @@ def test_a_reset_is_an_error(
 
     upstream.openai.answer_with(script)
     answer = call(http, server.url, chat(stream=stream))
+
+    assert (502, _unreachable(CLOSED)) == (answer.status, answer.error)
+
+
+def test_a_reset_is_not_the_end_of_an_answer(
+    server: Server, upstream: Upstream, http: httpx.Client
+) -> None:
+    """Not even of one that ends with its connection, of which half has come."""
+    gate = Gate()
+
+    async def script(_request: Request, connection: Connection) -> None:
+        await connection.write(b"HTTP/1.0 200 OK\r\n\r\n{")
+        await gate.wait()
+        connection.reset()
+
+    upstream.openai.answer_with(script)
+    with ThreadPoolExecutor(1) as caller:
+        answered = caller.submit(call, http, server.url, chat())
+        upstream.openai.wait_until(lambda: bool(upstream.openai.calls))
+        # The server's loop has read the half before it answers this.
+        call(http, server.url, chat("gemini/gemini-2.5-flash-lite"))
+        gate.open()
+        answer = answered.result()
 
     assert (502, _unreachable(CLOSED)) == (answer.status, answer.error)
 

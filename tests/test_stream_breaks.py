@@ -100,6 +100,27 @@ def test_a_stream_that_is_no_http_any_more_is_broken_off(
     assert (FIRST, expected) == (first, error)
 
 
+def test_a_reset_is_not_the_end_of_a_stream_that_ends_with_its_connection(
+    server: Server, upstream: Upstream, http: httpx.Client
+) -> None:
+    """Servers of HTTP/1.0 end their streams so, but in order."""
+    gate = Gate()
+
+    async def script(_request: Request, connection: Connection) -> None:
+        head = b"HTTP/1.0 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
+        await connection.write(head + FIRST + b"da")
+        await gate.wait()
+        connection.reset()
+
+    upstream.openai.answer_with(script)
+    with open_call(http, server.url, ASKING) as stream:
+        first = stream.read(1)
+        gate.open()
+        error = _error_in(stream.rest())
+
+    assert (first, error) == (FIRST, DISCONNECTED)
+
+
 @BREAKING
 def test_a_break_inside_an_event_too_large_to_hold_breaks_the_answer(
     server: Server, upstream: Upstream, http: httpx.Client, ending: Ending
