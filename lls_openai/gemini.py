@@ -4,6 +4,8 @@ Its OpenAI-compatible API answers an error as an array of one Google `Status` ob
 (https://cloud.google.com/apis/design/errors), which no OpenAI client reads.
 """
 
+import math
+import re
 import zlib
 from typing import Any
 
@@ -12,6 +14,8 @@ import msgspec
 from lls_openai.errors import error_body
 
 Headers = list[tuple[bytes, bytes]]
+
+_DELAY = re.compile(r"(\d{1,9}(\.\d{1,9})?)s")
 
 # An error is a few hundred bytes; a compressed one that grows past this is left alone.
 UNPACKED_BYTES = 256 * 1024
@@ -31,8 +35,9 @@ def unwrap_error(status: int, headers: Headers, body: bytes) -> tuple[Headers, b
     error = _error_in(unpacked)
     if error is None:
         return headers, body
+    details = _details(error)
     headers = [pair for pair in headers if pair[0] != b"content-encoding"]
-    return headers, _openai_form(error)
+    return headers + _retry_after(headers, details), _openai_form(error, details)
 
 
 def _unpacked(encoding: bytes | None, body: bytes) -> bytes:
@@ -60,19 +65,31 @@ def _error_in(body: bytes) -> dict[str, Any] | None:
     return None
 
 
-def _openai_form(error: dict[str, Any]) -> bytes:
+def _details(error: dict[str, Any]) -> dict[str, Any]:
+    """Merge the details: their fields have names of their own."""
+    details = error.get("details")
+    merged: dict[str, Any] = {}
+    for detail in details if isinstance(details, list) else []:
+        merged |= detail if isinstance(detail, dict) else {}
+    return merged
+
+
+def _openai_form(error: dict[str, Any], details: dict[str, Any]) -> bytes:
     """Give the four fields: Google's reason is the code, its status the type."""
-    status = error.get("status")
+    status, reason = error.get("status"), details.get("reason")
     if not isinstance(status, str):
         status = "api_error"
-    return error_body(error["message"], status, None, _reason(error) or status)
+    code = reason if isinstance(reason, str) else status
+    return error_body(error["message"], status, None, code)
 
 
-def _reason(error: dict[str, Any]) -> str | None:
-    details = error.get("details")
-    found = (
-        detail["reason"]
-        for detail in (details if isinstance(details, list) else [])
-        if isinstance(detail, dict) and isinstance(detail.get("reason"), str)
-    )
-    return next(found, None)
+def _retry_after(headers: Headers, details: dict[str, Any]) -> Headers:
+    """Keep when to try again, which Google says in the body alone, for SDKs to read.
+
+    It is a `google.rpc.RetryInfo`, with a duration such as "34.07s"; the header has
+    whole seconds (RFC 9110, section 10.2.3).
+    """
+    delay = _DELAY.fullmatch(str(details.get("retryDelay")))
+    if not delay or any(name == b"retry-after" for name, _ in headers):
+        return []
+    return [(b"retry-after", b"%d" % math.ceil(float(delay[1])))]

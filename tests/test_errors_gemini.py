@@ -215,3 +215,30 @@ def test_it_is_the_form_that_is_unwrapped_and_not_the_vendor(
     answer = call(http, server.url, chat(), headers=BEARER)
 
     assert (answer.status, answer.error) == (403, UNWRAPPED)
+
+
+@pytest.mark.parametrize(
+    ("delay", "expected"),
+    [("34.07s", "35"), ("1s", "1"), ("0s", "0"), ("soon", None), (7, None)],
+)
+def test_when_to_try_again_becomes_the_header_that_sdks_read(
+    server: Server, upstream: Upstream, http: httpx.Client, delay: object, expected: str
+) -> None:
+    """Google says it in the body alone, which is not kept: in whole seconds."""
+    detail = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": delay}
+    body = json.dumps([{"error": ERROR | {"details": [detail]}}]).encode()
+
+    answer = _answer(server, upstream, http, body)
+
+    assert expected == answer.headers.get("retry-after")
+
+
+def test_googles_own_header_goes_before_what_the_body_says(
+    server: Server, upstream: Upstream, http: httpx.Client
+) -> None:
+    """One `Retry-After`, the upstream's."""
+    body = json.dumps([{"error": ERROR | {"details": [{"retryDelay": "9s"}]}}]).encode()
+
+    answer = _answer(server, upstream, http, body, retry_after="2")
+
+    assert answer.headers.get("retry-after") == "2"
