@@ -54,8 +54,7 @@ class AccessLog:
     def __init__(self) -> None:
         handlers = logging.getLogger(_ACCESS).handlers
         files = (each for each in handlers if isinstance(each, logging.FileHandler))
-        streams = (sys.stderr, *(file.stream for file in files))
-        self._streams = [stream for stream in streams if stream]
+        self._files = [file.stream for file in files if file.stream]
         self._line = _json_line if os.environ.get(_FORMAT) == "json" else _text_line
 
     def info(
@@ -72,9 +71,11 @@ class AccessLog:
             status: the answer's status.
         """
         line = self._line(client, method, target.partition("?")[0], status)
-        for stream in self._streams:
-            stream.write(line)
-            stream.flush()
+        # It is buffered by lines, whatever it leads to.
+        sys.stderr.write(line)
+        for file in self._files:
+            file.write(line)
+            file.flush()
 
 
 def _text_line(client: str, method: str, path: str, status: int) -> str:

@@ -44,10 +44,10 @@ class CallMetrics:
         """
         if self._first is None:
             self._first = time.perf_counter()
-        if b'"completion_tokens"' in data and (
-            counts := _COMPLETION_TOKENS.findall(data)
-        ):
-            self._tokens = int(counts[-1])
+        # The last of them counts. It is looked for from the end: Gemini sends many.
+        at = data.rfind(b'"completion_tokens"')
+        if at >= 0 and (count := _COMPLETION_TOKENS.match(data, at)):
+            self._tokens = int(count[1])
 
     def record(self, *, success: bool) -> None:
         """Record the call, which has ended.

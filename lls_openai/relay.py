@@ -21,8 +21,9 @@ from lls_openai.credentials import Credentials, Headers, read_credentials
 from lls_openai.errors import RelayError, send_error
 from lls_openai.lifecycle import serving
 from lls_openai.metrics import CallMetrics
+from lls_openai.pool import allow_many_connections, open_pool
 from lls_openai.routing import MODEL_TYPES, Routing
-from lls_openai.transport import Call, allow_many_connections, open_pool, post
+from lls_openai.transport import Call, post
 
 RELAYED_HEADERS = frozenset(
     {
@@ -40,8 +41,8 @@ RELAYED_HEADERS = frozenset(
 )
 
 OWN_HEADERS = {
-    "Content-Type": "application/json",
     "Accept": "*/*",
+    "Content-Type": "application/json",
     "User-Agent": f"lls-openai/{version('lls-openai')}",
 }
 
@@ -130,19 +131,23 @@ class Relay(ProviderDataMiddleware):  # type: ignore[misc]
             response = await post(self._pool, call)
             try:
                 success = await relay_answer(response, send, metrics)
-            finally:
-                # Before its end, this closes the connection, and with it the call.
+            except BaseException:
+                # This closes the connection, and with it the call.
                 response.close()
+                raise
         finally:
             metrics.record(success=success)
 
 
 def _headers(caller: Headers, provider: dict[str, str]) -> CIMultiDict[str]:
     """Put the headers of a call together; the provider's go before the caller's."""
-    headers = CIMultiDict(OWN_HEADERS)
-    for name, value in caller:
-        if name in RELAYED_HEADERS and value.isascii():
-            headers.add(name.decode(), value.decode())
+    headers = CIMultiDict(
+        (name.decode(), value.decode())
+        for name, value in caller
+        if name in RELAYED_HEADERS and value.isascii()
+    )
+    for own, fixed in OWN_HEADERS.items():
+        headers.setdefault(own, fixed)
     headers.update(provider)
     return headers
 

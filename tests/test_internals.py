@@ -30,9 +30,9 @@ from uvicorn.supervisors.multiprocess import Multiprocess, Process
 from lls_openai import hooks
 from lls_openai.adapter import PassthroughAdapter
 from lls_openai.config import ProviderConfig
+from lls_openai.pool import PooledConnection, open_pool
 from lls_openai.provider import get_provider_spec
 from lls_openai.relay import Relay
-from lls_openai.transport import PooledConnection, open_pool
 
 
 def _parameters(function: Any) -> list[str]:  # noqa: ANN401 - whatever is called

@@ -12,8 +12,9 @@ from starlette.types import Message, Receive, Scope, Send
 
 from lls_openai.adapter import PassthroughAdapter
 from lls_openai.config import ProviderConfig
+from lls_openai.pool import open_pool
 from lls_openai.relay import Relay
-from lls_openai.transport import Call, open_pool, post
+from lls_openai.transport import Call, post
 from lls_openai.upstream import pin_upstream
 from tests.calls import CHAT, call, chat, open_call
 from tests.conftest import StartServer
