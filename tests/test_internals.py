@@ -24,6 +24,7 @@ from llama_stack.providers.utils.forward_headers import build_forwarded_headers
 from llama_stack.providers.utils.inference import model_registry
 from llama_stack.telemetry import inference_metrics
 from openai import AsyncOpenAI
+from uvicorn.protocols.http import httptools_impl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.supervisors.multiprocess import Multiprocess, Process
 
@@ -229,6 +230,7 @@ def test_a_request_is_sent_on_a_connection() -> None:
     """The pool hands a request the connection, before a byte of it is written."""
     assert inspect.iscoroutinefunction(aiohttp.ClientRequest.send)
     assert _parameters(aiohttp.ClientRequest.send) == ["conn"]
+    assert "Accept-Encoding" in aiohttp.ClientRequest.DEFAULT_HEADERS
 
 
 def test_uvicorns_connection_has_what_is_bounded() -> None:
@@ -241,6 +243,8 @@ def test_uvicorns_connection_has_what_is_bounded() -> None:
     assert [True] * len(names) == [hasattr(HttpToolsProtocol, name) for name in names]
     assert "self.pipeline: deque" in source
     assert "self.headers: list" in source
+    assert "self.access_logger = " in source
+    assert "self.access_logger.info(" in inspect.getsource(httptools_impl)
 
 
 def test_uvicorns_parent_starts_and_ends_workers_by_these_names() -> None:
