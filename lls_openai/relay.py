@@ -131,10 +131,10 @@ class Relay(ProviderDataMiddleware):  # type: ignore[misc]
             response = await post(self._pool, call)
             try:
                 success = await relay_answer(response, send, metrics)
-            except BaseException:
-                # This closes the connection, and with it the call.
-                response.close()
-                raise
+            finally:
+                if not success:
+                    # Unless the answer is whole, this ends the connection and the call.
+                    response.close()
         finally:
             metrics.record(success=success)
 
