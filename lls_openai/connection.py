@@ -8,11 +8,15 @@ It also says when the caller leaves, which ASGI tells only to a task that waits 
 """
 
 import asyncio
+from collections.abc import Sequence
 
 from uvicorn import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
-from lls_openai.caller import Caller
+from lls_openai.caller import Caller, caller_of
 from lls_openai.errors import error_body
 from lls_openai.logs import AccessLog
 
@@ -63,7 +67,8 @@ class Connection(HttpToolsProtocol):
     # head, or of trailers, of which it makes headers too.
     _pending = 0
     _deadline: asyncio.TimerHandle | None = None
-    _caller: Caller | None = None
+    # The requests that are not answered yet: one, and those that wait behind it.
+    _open: Sequence[RequestResponseCycle] = ()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # (uvicorn's own signature)
         """Expect a first head.
@@ -83,8 +88,10 @@ class Connection(HttpToolsProtocol):
         """
         self._drop_deadline()
         super().connection_lost(exc)
-        if self._caller:
-            self._caller.leave()
+        for cycle in self._open:
+            # uvicorn tells the last one only.
+            cycle.disconnected = True
+            caller_of(cycle.scope).leave()  # type: ignore[arg-type]  # (a dict)
 
     def data_received(self, data: bytes) -> None:
         """Take what was read, and no more when it is too much.
@@ -122,9 +129,15 @@ class Connection(HttpToolsProtocol):
         self._pending = 0
         if len(self.pipeline) >= PIPELINED:
             raise OverflowError
-        self._caller = self.scope["lls_openai.caller"] = Caller()  # type: ignore[typeddict-unknown-key]
+        self.scope["lls_openai.caller"] = Caller()  # type: ignore[typeddict-unknown-key]
         super().on_headers_complete()
         self.headers = self.headers.copy()
+        if self.pipeline:
+            self._open = [*self._open, self.cycle]
+            # uvicorn reads no more, and so would not see the caller leave.
+            self.flow.resume_reading()
+        else:
+            self._open = [self.cycle]
 
     def on_body(self, body: bytes) -> None:
         """Take a part of a body.
