@@ -40,6 +40,9 @@ RELAYED_HEADERS = frozenset(
     }
 )
 
+# The one route whose calls Llama Stack's router measures.
+MEASURED = "/v1/chat/completions"
+
 OWN_HEADERS = {
     "Accept": "*/*",
     "Content-Type": "application/json",
@@ -136,7 +139,8 @@ class Relay(ProviderDataMiddleware):  # type: ignore[misc]
                     # Unless the answer is whole, this ends the connection and the call.
                     response.close()
         finally:
-            metrics.record(success=success)
+            if call.route == MEASURED:
+                metrics.record(success=success)
 
 
 def _headers(caller: Headers, provider: dict[str, str]) -> CIMultiDict[str]:

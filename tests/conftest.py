@@ -50,7 +50,9 @@ def server(
 @pytest.fixture(scope="session")
 def http() -> Iterator[httpx.Client]:
     """An HTTP client for all tests: making one takes longer than a request."""
-    with httpx.Client(trust_env=False, timeout=30) as client:
+    # uvicorn closes idle connections after 5 s: never a call on one just then.
+    limits = httpx.Limits(keepalive_expiry=2)
+    with httpx.Client(trust_env=False, timeout=30, limits=limits) as client:
         yield client
 
 
