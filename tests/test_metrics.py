@@ -177,3 +177,20 @@ def test_requests_are_timed_and_those_underway_known(
         method="openai_chat_completion",
     )
     assert timed.count > 0
+
+
+def test_only_chat_completions_are_measured(
+    various_server: Server,
+    upstream: Upstream,
+    http: httpx.Client,
+    collector: Endpoint,
+) -> None:
+    """As the router does: one histogram holds no durations of other routes."""
+    upstream.openai.answer_with(answering(USAGE))
+    other = "openai/measured-not"
+
+    call(http, various_server.url, chat(other), route="/v1/completions")
+    call(http, various_server.url, chat("openai/measured-after"))
+
+    _wait_for(collector, DURATION, model="openai/measured-after")
+    assert measured(collector, DURATION, model=other) == []
