@@ -126,6 +126,17 @@ def test_cors_for_localhost_takes_no_provider_data() -> None:
     assert "X-LlamaStack-Provider-Data" not in cors.allow_headers
 
 
+def test_each_promise_names_tests_that_are_there() -> None:
+    """Every line of the promises is held by at least one file of tests."""
+    text = readme.section("What is promised, and what is not").text
+    promises = [line for line in text.splitlines() if line.startswith("- ")]
+
+    named = [re.findall(r"`(tests/\w+\.py)`", line) for line in promises]
+
+    assert all(named)
+    assert [n for names in named for n in names if not (PROJECT / n).is_file()] == []
+
+
 def test_links_lead_somewhere() -> None:
     """Every file that README links to is there."""
     linked = re.findall(r"\]\((?!https:)([^)]+)\)", readme.TEXT)
