@@ -68,7 +68,7 @@ def _in_parts(stage: Stage, wrong: Counter[str]) -> Iterator[int]:
 def _sample(stage: Stage, done: int, memory: int, own: int) -> list[Figure]:
     now, bound = _resident(stage), f"at most {memory + GROWTH:,}"
     flat = now <= memory + GROWTH
-    poll(lambda: _own_descriptors(stage) <= own)
+    poll(lambda: _own_descriptors(stage) <= own, 3)
     left = _own_descriptors(stage)
     return [
         Figure(
