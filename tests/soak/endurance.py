@@ -19,7 +19,8 @@ AT_ONCE = 16
 SAMPLES = 5
 
 # In KiB, for the whole run: 0.2 KiB a call of ten thousand. Whatever is kept of a call
-# is more: a dict of one entry is as large, the key in it not counted. Seen were 60 to 110 KiB.
+# is more: a dict of one entry is as large, the key in it not counted. Seen were 60 to
+# 110 KiB.
 GROWTH = 2048
 
 _PART = "endurance"
