@@ -28,14 +28,25 @@ def children(pid: int) -> list[int]:
     return [int(path.name) for path in Path("/proc").glob("[0-9]*") if _is(path, pid)]
 
 
+def is_running(pid: int) -> bool:
+    """Whether a process still runs; what waits to be buried does not."""
+    return _state(Path(f"/proc/{pid}"))[0] not in {"", "Z", "X"}
+
+
 def _is(path: Path, parent: int) -> bool:
-    """Whether a process is a child of that parent, and no zombie."""
+    """Whether a process is a child of that parent, and still runs."""
+    state, found = _state(path)
+    return found == parent and state not in {"Z", "X"}
+
+
+def _state(path: Path) -> tuple[str, int]:
+    """The letter of a process's state, and its parent; no letter if there is none."""
     try:
         # The name of a program stands in brackets, and may hold some.
-        state, found, *_ = (path / "stat").read_text().rpartition(")")[2].split()
+        state, parent, *_ = (path / "stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
-        return False
-    return int(found) == parent and state != "Z"
+        return "", 0
+    return state, int(parent)
 
 
 def _kibibytes(pid: int, name: str) -> int:
