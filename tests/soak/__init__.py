@@ -8,6 +8,7 @@ prints one table. Its exit status is 1 when something that must hold does not.
     isolation   calls to one vendor while another hangs and a third refuses keys
     leaving     callers that go away: when the upstream sees its connection closed
     keys        what the process still refers to when all calls are over
+    fuzz        the fuzz of the tests, with more examples
 
 Times have no bound but that of callers that leave: a busy machine makes them long.
 """

@@ -14,6 +14,7 @@ from tests.server import ServerError
 from tests.soak.endurance import endurance
 from tests.soak.figures import Figure, table
 from tests.soak.forgetting import forgetting
+from tests.soak.fuzz import fuzz
 from tests.soak.isolation import isolation
 from tests.soak.leaving import leaving
 from tests.soak.slow_readers import slow_readers
@@ -51,7 +52,7 @@ def _run(calls: int) -> list[Figure]:
     ):
         # What is forgotten is looked for last: the search leaves memory behind, which
         # the slow readers would fill before the process grew.
-        parts = (endurance, slow_readers, isolation, leaving, forgetting)
+        parts = (endurance, slow_readers, isolation, leaving, forgetting, fuzz)
         return [figure for part in parts for figure in part(ready)]
 
 
