@@ -44,7 +44,7 @@ bench: $(SETUP) ## measure against a bare relay and the stock provider
 clients: $(SETUP) ## drive it with OpenAI clients that others wrote
 	$(RUN) python -m tests.clients $(ARGS)
 
-soak: $(SETUP) ## ten thousand calls: does memory stay flat
+soak: $(SETUP) ## load, slow readers, leavers, dead vendors: what the server keeps
 	$(RUN) python -m tests.soak $(ARGS)
 
 .uv/bin/uv:

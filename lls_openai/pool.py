@@ -17,6 +17,10 @@ from aiohttp.connector import Connection
 # load balancers close theirs, so that it is rarely they who close it first.
 KEEP_ALIVE = 55.0
 
+# How much of an answer is read ahead of a caller that reads slowly, in bytes: aiohttp
+# holds up to twice as much, and its own default is four times this.
+READ_BYTES = 64 * 1024
+
 # How many descriptors are asked for: two a stream, and thousands of streams.
 DESCRIPTORS = 65_536
 
@@ -117,6 +121,7 @@ def open_pool() -> aiohttp.ClientSession:
         cookie_jar=aiohttp.DummyCookieJar(),
         request_class=PooledRequest,
         auto_decompress=False,
+        read_bufsize=READ_BYTES,
     )
 
 
