@@ -1,6 +1,7 @@
 """Whatever comes, the answer is the contract's or the upstream's, and nobody crashes.
 
-`FUZZ_EXAMPLES=5000 make test ARGS=tests/test_fuzz.py` tries more, others each time.
+`FUZZ_EXAMPLES` says how many of each kind are tried; `make soak` tries more, and
+others each time.
 """
 
 import json

@@ -191,7 +191,7 @@ def test_a_call_that_is_over_is_forgotten(
             stream.rest()
 
     def after() -> list[str]:
-        return [*talkative.inside.holders(KEY), *talkative.inside.holders(PROMPT)]
+        return talkative.inside.holders(KEY, PROMPT)
 
     assert during
     assert poll(lambda: after() == []), after()

@@ -97,8 +97,6 @@ FOUND_LATER = {
     "an unknown provider type": Wrong(
         "remote::nothing", _provider(provider_type="remote::nothing", module=None)
     ),
-    "an unknown module": Wrong("get_provider_spec", _provider(module="nothing")),
-    "a model of no provider": Wrong("Provider `openai`", _provider(provider_id="x")),
     "a certificate that is none": Wrong(
         "the network block of https://api.openai.com/",
         _setting(network={"tls": {"verify": str(RUN_YAML)}}),
@@ -145,7 +143,6 @@ FOUND_FIRST = {
 IN_PROCESSES = {
     **FOUND_LATER,
     **{f"{name}, by llama stack run": each for name, each in BY_LLAMA_STACK.items()},
-    "a setting of a wrong type, by make server": FILES["a setting of a wrong type"],
     "a taken port, by make server": VARIABLES["a taken port for several workers"],
 }
 

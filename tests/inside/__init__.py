@@ -40,14 +40,14 @@ class Inside:
         """
         return list(self._ask({"files": True}))
 
-    def holders(self, text: str) -> list[str]:
-        """The kinds of objects that hold a text somewhere in the process.
+    def holders(self, *texts: str) -> list[str]:
+        """The kinds of objects that hold one of some texts, anywhere in the process.
 
         Args:
-            text: Looked for in every string and in all bytes that Python can reach.
+            texts: Looked for in every string and in all bytes that Python can reach.
         """
         # Written otherwise, so that the question is not found itself.
-        return list(self._ask({"hex": text.encode().hex()}))
+        return list(self._ask({"hex": [text.encode().hex() for text in texts]}))
 
     def _ask(self, question: dict[str, Any]) -> Any:  # noqa: ANN401 - any JSON
         with socket.socket(socket.AF_UNIX) as asking:

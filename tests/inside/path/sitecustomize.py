@@ -50,10 +50,10 @@ def _serve(path: str) -> None:
                 stream.write(json.dumps(found).encode())
 
 
-def _holders(text_in_hex: str) -> list[str]:
-    text = bytes.fromhex(text_in_hex).decode()
+def _holders(texts_in_hex: list[str]) -> list[str]:
+    texts = [bytes.fromhex(text).decode() for text in texts_in_hex]
     gc.collect()
-    found = (value for value in _values() if _holds(value, text))
+    found = (value for value in _values() if any(_holds(value, text) for text in texts))
     return [f"{type(value).__name__} of {len(value)}" for value in found]
 
 
