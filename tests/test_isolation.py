@@ -85,15 +85,20 @@ def test_everybody_who_leaves_frees_its_connection(
 
 
 @pytest.mark.parametrize("ahead", [b"", LASTING, LASTING * 20, b"GET / HTTP/1.1\r\n"])
+@pytest.mark.parametrize("later", [False, True])
 def test_who_leaves_is_noticed_behind_what_it_sent_ahead(
-    server: Server, upstream: Upstream, ahead: bytes
+    server: Server, upstream: Upstream, http: httpx.Client, ahead: bytes, *, later: bool
 ) -> None:
     """The next request, or a part of it, may have come by then; nothing calls it."""
     upstream.openai.answer_with(streaming(FIRST, Gate()))
     address = ("127.0.0.1", server.port)
     with socket.create_connection(address, timeout=10) as caller:
-        caller.sendall(LASTING + ahead)
+        caller.sendall(LASTING if later else LASTING + ahead)
         upstream.openai.wait_until(lambda: bool(upstream.openai.calls))
+        if later:
+            caller.sendall(ahead)
+            # There is one event loop: with this answered, that has been read.
+            assert http.get(f"{server.url}/v1/health").status_code == 200
 
     (arrived,) = upstream.openai.calls
     upstream.openai.wait_until(lambda: arrived.peer_closed_at is not None, deadline=2)
