@@ -10,7 +10,12 @@ import re
 from aiohttp import ClientResponse
 from starlette.types import Send
 
-from lls_openai.errors import RelayError, UpstreamDisconnected, UpstreamUnreachable
+from lls_openai.errors import (
+    Headers,
+    RelayError,
+    UpstreamDisconnected,
+    UpstreamUnreachable,
+)
 from lls_openai.gemini import unwrap_error
 from lls_openai.metrics import CallMetrics
 from lls_openai.sse import EventSplitter, error_event
@@ -43,8 +48,6 @@ _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 # RFC 9110, sections 15.3.5 and 15.4.5: these have no body, and so no length.
 _WITHOUT_BODY = (204, 304)
-
-Headers = list[tuple[bytes, bytes]]
 
 
 class BrokenOff(Exception):  # noqa: N818 (what happened, not an error to answer)

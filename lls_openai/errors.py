@@ -22,6 +22,9 @@ from typing import ClassVar
 import msgspec
 from starlette.types import Send
 
+# Of an answer: names in lower case, in order.
+Headers = list[tuple[bytes, bytes]]
+
 
 class RelayError(Exception):
     """An answer of the server's own to a request that it could not relay.
@@ -34,7 +37,7 @@ class RelayError(Exception):
     status: ClassVar[int]
     code: ClassVar[str]
     type: ClassVar[str] = "invalid_request_error"
-    headers: ClassVar[list[tuple[bytes, bytes]]] = []
+    headers: ClassVar[Headers] = []
 
     def __init__(self, message: str, param: str | None = None) -> None:
         super().__init__(message)
@@ -53,7 +56,7 @@ class MissingApiKey(RelayError):
     code = "missing_api_key"
     type = "authentication_error"
     # RFC 9110, section 11.6.1: a 401 names the scheme to use.
-    headers: ClassVar[list[tuple[bytes, bytes]]] = [(b"www-authenticate", b"Bearer")]
+    headers: ClassVar[Headers] = [(b"www-authenticate", b"Bearer")]
 
 
 class InvalidProviderData(RelayError):
@@ -145,9 +148,7 @@ async def send_error(send: Send, error: RelayError) -> None:
     await send_json(send, error.status, error.headers, error.body())
 
 
-async def send_json(
-    send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes
-) -> None:
+async def send_json(send: Send, status: int, headers: Headers, body: bytes) -> None:
     """Answer with a whole JSON body.
 
     Args:

@@ -11,9 +11,7 @@ from typing import Any
 
 import msgspec
 
-from lls_openai.errors import error_body
-
-Headers = list[tuple[bytes, bytes]]
+from lls_openai.errors import Headers, error_body
 
 _DELAY = re.compile(r"(\d{1,9}(\.\d{1,9})?)s")
 

@@ -1,7 +1,7 @@
 """Where this project reaches into Llama Stack's server module, all of it.
 
 The server looks these names up in its module after it has loaded the providers
-(`llama_stack.core.server.server.create_app`), and offers no hook of its own for either:
+(`llama_stack.core.server.server.create_app`), and offers no hook of its own for any:
 rebinding them is the way in. `tests/test_internals.py` fails when one is not there.
 """
 

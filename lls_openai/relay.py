@@ -22,7 +22,8 @@ from lls_openai.errors import RelayError, send_error
 from lls_openai.lifecycle import serving
 from lls_openai.metrics import CallMetrics
 from lls_openai.pool import allow_many_connections, open_pool
-from lls_openai.routing import MODEL_TYPES, Routing
+from lls_openai.routes import CHAT, MODEL_TYPES
+from lls_openai.routing import Routing
 from lls_openai.transport import Call, post
 
 RELAYED_HEADERS = frozenset(
@@ -39,9 +40,6 @@ RELAYED_HEADERS = frozenset(
         b"x-client-request-id",
     }
 )
-
-# The one route whose calls Llama Stack's router measures.
-MEASURED = "/v1/chat/completions"
 
 OWN_HEADERS = {
     "Accept": "*/*",
@@ -139,7 +137,8 @@ class Relay(ProviderDataMiddleware):  # type: ignore[misc]
                     # Unless the answer is whole, this ends the connection and the call.
                     response.close()
         finally:
-            if call.route == MEASURED:
+            # Llama Stack's router measures no other route either.
+            if call.route == CHAT:
                 metrics.record(success=success)
 
 

@@ -18,13 +18,7 @@ from starlette.types import Scope
 
 from lls_openai.adapter import PassthroughAdapter
 from lls_openai.errors import InvalidRequestBody, ModelNotFound
-
-# The routes that are relayed, and the type of model each wants.
-MODEL_TYPES = {
-    "/v1/chat/completions": ModelType.llm,
-    "/v1/completions": ModelType.llm,
-    "/v1/embeddings": ModelType.embedding,
-}
+from lls_openai.routes import MODEL_TYPES
 
 # How many answers of the router are kept: 40 us a request each.
 REMEMBERED = 1024

@@ -15,13 +15,11 @@ from llama_stack.providers.utils.inference.model_registry import (
 from yarl import URL
 
 from lls_openai.errors import UpstreamNotAllowed
+from lls_openai.routes import MODEL_TYPES
 
 # What the OpenAI SDKs wait for, in seconds: a caller that waits longer sets it.
 CONNECT_TIMEOUT = 5.0
 READ_TIMEOUT = 600.0
-
-# The routes that are relayed.
-ROUTES = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
 
 _VERSION = re.compile(r"/v\d+((alpha|beta)\d*)?(/|$)")
 _TLS_VERSIONS = {
@@ -92,7 +90,7 @@ def pin_upstream(base_url: str, network: NetworkConfig | None) -> Upstream:
         tls=_tls(network.tls, network.proxy),
         proxy=_proxy(network.proxy, given),
         timeout=_timeout(network.timeout),
-        endpoints={each: base / each.removeprefix("/v1/") for each in ROUTES},
+        endpoints={each: base / each.removeprefix("/v1/") for each in MODEL_TYPES},
     )
 
 
