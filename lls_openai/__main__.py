@@ -8,17 +8,24 @@ import argparse
 import os
 import socket
 import sys
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import uvicorn
 import yaml
 from llama_stack.core.datatypes import StackConfig
 from llama_stack.core.stack import EnvVarError, replace_env_vars
 from pydantic import ValidationError
 
-from lls_openai.config import explain, load_config
-from lls_openai.lifecycle import TAKEN_PORT, give_up
-from lls_openai.workers import mend_parent
+from lls_openai.server.lifecycle import TAKEN_PORT
+from lls_openai.server.run_yaml import check_keys
+from lls_openai.settings import explain, give_up, load_config
+
+# How long a worker may take to answer its parent, in seconds: on a busy machine it
+# boots for longer than uvicorn's 5, and would be replaced before it ever served.
+PATIENCE = 60
 
 
 def main() -> None:
@@ -26,16 +33,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m lls_openai", description=__doc__)
     parser.add_argument("config", type=Path, help="the run.yaml to serve")
     parser.add_argument("--port", help="the port (LLAMA_STACK_PORT, or 8321)")
+    own = f"lls-openai {version('lls-openai')}, llama-stack {version('llama-stack')}"
+    parser.add_argument("--version", action="version", version=own)
     options = parser.parse_args()
     port = _port(options.port or os.environ.get("LLAMA_STACK_PORT") or "8321")
     config = _read(options.config)
-    for provider in config.providers.get("inference", []):
-        if provider.module == "lls_openai":
-            load_config(**provider.config)
     if config.server.workers < 1:
         give_up(f"{options.config}: server.workers (LLS_WORKERS) is less than 1")
     _try_to_listen(config.server.host or "", port)
-    mend_parent()
     _run(options.config, port)
 
 
@@ -48,11 +53,17 @@ def _port(text: str) -> int:
 def _read(path: Path) -> StackConfig:
     """Read run.yaml as Llama Stack does (`llama_stack.cli.stack.run`)."""
     try:
-        return StackConfig(**replace_env_vars(_mapping(path)))
+        content = replace_env_vars(_mapping(path))
+        config = StackConfig(**content)
     except ValidationError as error:
         give_up(f"{path}: {explain(error)}")
     except EnvVarError as error:
         give_up(f"{path}: the variable {error.var_name} is not set")
+    for provider in config.providers.get("inference", []):
+        if provider.module == "lls_openai":
+            load_config(**provider.config)
+    check_keys(content, config, path)
+    return config
 
 
 def _mapping(path: Path) -> dict[str, Any]:
@@ -79,6 +90,9 @@ def _try_to_listen(host: str, port: int) -> None:
 
 def _run(path: Path, port: int) -> None:
     sys.argv[1:] = ["stack", "run", str(path), "--port", str(port)]
+    # The level of the command line itself, which says that HTTPS is on when it is not.
+    os.environ.setdefault("LLAMA_STACK_LOGGING", "cli=warning")
+    uvicorn.run = partial(uvicorn.run, timeout_worker_healthcheck=PATIENCE)
     # Imported here: it sets up logging and reads the environment as it is loaded.
     from llama_stack.cli.llama import main as llama  # noqa: PLC0415 (see above)
 

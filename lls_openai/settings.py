@@ -1,25 +1,34 @@
 """The settings of one provider in run.yaml: the stock ones, some of them stricter."""
 
+import os
+import sys
+from typing import NoReturn
+
 from llama_stack.providers.remote.inference.passthrough.config import (
     PassthroughImplConfig,
 )
 from llama_stack.providers.utils.inference.model_registry import NetworkConfig
 from pydantic import ConfigDict, Field, HttpUrl, ValidationError, field_validator
 
-from lls_openai.lifecycle import give_up
-
 MEBIBYTE = 1024 * 1024
+
+# uvicorn's status for a server that does not come up.
+STARTUP_FAILURE = 3
 
 
 class ProviderConfig(PassthroughImplConfig):  # type: ignore[misc]
     """The stock passthrough's settings, with the upstream pinned.
 
     Of the stock settings, `allowed_models`, `network`, `forward_headers` and `api_key`
-    are honoured as `PassthroughImplConfig` describes them.
+    are honoured as `PassthroughImplConfig` describes them. The last three below count
+    for the whole process: the largest of the providers' values.
 
     Args:
         base_url: the upstream; `/v1` is appended unless its path names a version.
         max_request_bytes: the largest request body, in bytes.
+        max_bytes_in_flight: how much of request bodies is held at a time, in bytes.
+        caller_timeout: how long a caller may keep a connection waiting, in seconds.
+        drain_timeout: how long running answers have to end at a stop, in seconds.
     """
 
     # A misspelt `allowed_models` would allow every model, and nobody would notice.
@@ -29,10 +38,13 @@ class ProviderConfig(PassthroughImplConfig):  # type: ignore[misc]
     # A proxy's URL and further headers may hold passwords.
     network: NetworkConfig | None = Field(default=None, repr=False)
     max_request_bytes: int = Field(default=64 * MEBIBYTE, gt=0)
+    max_bytes_in_flight: int = Field(default=512 * MEBIBYTE, gt=0)
+    caller_timeout: float = Field(default=60, gt=0)
+    drain_timeout: int = Field(default=60, gt=0)
 
     @field_validator("base_url")
     @classmethod
-    def _no_more_than_a_place(cls, url: HttpUrl) -> HttpUrl:
+    def _reject_userinfo_and_query(cls, url: HttpUrl) -> HttpUrl:
         if url.username or url.password or url.query or url.fragment:
             message = "base_url is scheme, host, port and path, and nothing else"
             raise ValueError(message)
@@ -52,12 +64,22 @@ def load_config(**settings: object) -> ProviderConfig:
 
 
 def explain(error: ValidationError) -> str:
-    """Say in one line what is wrong, without the values, which may be secret.
-
-    Args:
-        error: what pydantic found.
-    """
+    """Say in one line what is wrong, without the values, which may be secret."""
     wrong = error.errors(include_input=False, include_url=False)
     return "; ".join(
         f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in wrong
     )
+
+
+def give_up(message: str) -> NoReturn:
+    """End the process before it serves, with one line that says why.
+
+    `llama stack run` takes SystemExit for an interrupt and ends with status 0
+    (`llama_stack.cli.stack.run`); nothing runs after this that could.
+
+    Args:
+        message: what is wrong and what to do.
+    """
+    sys.stdout.flush()
+    print(f"lls-openai: {message}", file=sys.stderr, flush=True)  # noqa: T201 (for a person)
+    os._exit(STARTUP_FAILURE)

@@ -1,0 +1,210 @@
+"""The relay: an ASGI middleware in Llama Stack's own chain.
+
+It stands in the place of `llama_stack.core.server.server.ProviderDataMiddleware`:
+behind authentication, route policy, quota, CORS and request metrics, before FastAPI.
+It answers the routes of its table for models of this project's providers, and hands
+every other request on untouched. Every error becomes an answer here.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import TracebackType
+
+import aiohttp
+from llama_stack.core.server.server import ProviderDataMiddleware
+from starlette.types import Message, Receive, Scope, Send
+
+from lls_openai.relay.client import open_pool, post
+from lls_openai.relay.credentials import (
+    Credentials,
+    missing_api_key,
+    read_credentials,
+)
+from lls_openai.relay.errors import RelayError, send_json
+from lls_openai.relay.models import openai_form
+from lls_openai.relay.record import record_of
+from lls_openai.relay.request import (
+    Disconnected,
+    InFlight,
+    RequestBody,
+    Share,
+    read_body,
+)
+from lls_openai.relay.response import BrokenOff, relay_answer
+from lls_openai.relay.routes import ROUTES, is_anthropic, refusal
+from lls_openai.relay.routing import Routing
+from lls_openai.relay.upstream import Upstream
+
+
+class Relay(ProviderDataMiddleware):  # type: ignore[misc]
+    """Answers the relayed routes; the rest it hands on to the next application."""
+
+    upstreams: list[Upstream]
+    _routing: Routing
+    _pool: aiohttp.ClientSession
+    _in_flight: InFlight
+    _body_limit: int
+    _needs_key: bool
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI scope; the pool lives as long as the lifespan's."""
+        if scope["type"] == "http":
+            await self._answer(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            async with self.serving(scope):
+                await super().__call__(scope, receive, self._closing_pool(send))
+        else:
+            await super().__call__(scope, receive, send)
+
+    @asynccontextmanager
+    async def serving(self, scope: Scope) -> AsyncIterator[None]:
+        """Hold what all requests share; the block is the server's life."""
+        self._routing = Routing(scope["app"].stack)
+        providers = list(self._routing.providers.values())
+        self.upstreams = ours = [up for up in map(upstream_of, providers) if up]
+        self._body_limit = max(up.config.max_request_bytes for up in ours)
+        self._in_flight = InFlight(max(up.config.max_bytes_in_flight for up in ours))
+        # Without a key a body need not even be read, where no provider is content.
+        self._needs_key = len(ours) == len(providers) and all(
+            up.needs_key for up in ours
+        )
+        async with open_pool() as self._pool:
+            yield
+
+    def _closing_pool(self, send: Send) -> Send:
+        async def send_at_last(message: Message) -> None:
+            # After this message uvicorn waits for nothing more.
+            if message["type"].startswith("lifespan.shutdown"):
+                await self._pool.close()
+            await send(message)
+
+        return send_at_last
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        record = record_of(scope)
+        path = scope["path"]
+        try:
+            credentials = read_credentials(
+                scope["headers"], bearer_is_key=not self._routing.has_authentication
+            )
+            if error := refusal(scope, scope["app"].routes):
+                raise error
+            if path in ROUTES:
+                await self._relay(scope, receive, send, credentials)
+            else:
+                send = openai_form(send) if path.startswith("/v1/models") else send
+                await super().__call__(_readable(scope), receive, send)
+        except RelayError as error:
+            record.code = error.code
+            body = error.body(anthropic=is_anthropic(path))
+            await send_json(send, error.status, error.headers, body)
+        except BrokenOff:
+            await _abort(scope)
+        except Disconnected:
+            return
+
+    async def _relay(
+        self, scope: Scope, receive: Receive, send: Send, credentials: Credentials
+    ) -> None:
+        if not credentials.key and self._needs_key:
+            raise missing_api_key()
+        share = Share(self._in_flight)
+        try:
+            text = await read_body(receive, scope["headers"], self._body_limit, share)
+            body, route = RequestBody(text), ROUTES[scope["path"]]
+            provider, model, listed = await self._routing.find(body.model, route, scope)
+            upstream = upstream_of(provider)
+            if upstream is None:
+                again = _again(text, receive)
+                await super().__call__(_readable(scope), again, send)
+                return
+            record = record_of(scope)
+            record.relayed(listed, provider.__provider_id__, stream=body.stream)
+            upstream.check(model, len(text), credentials)
+            headers = upstream.headers(scope["headers"], credentials, route)
+            call = post(self._pool, upstream, route, headers, body.for_model(model))
+            # A stream may last for minutes: what was read to begin it is let go of.
+            del text, body, credentials, headers
+            with while_connected(receive):
+                response = await call
+                share.release()
+                try:
+                    await relay_answer(
+                        response, send, record, anthropic=route.anthropic
+                    )
+                finally:
+                    # Unless the answer is whole, this ends the connection.
+                    response.close()
+        finally:
+            share.release()
+
+
+class while_connected:  # noqa: N801 (a context manager is named for what it does)
+    """Runs a block for as long as the caller is there, then cancels it quietly.
+
+    ASGI tells of a disconnect only to who waits for it (`http.disconnect`).
+
+    Args:
+        receive: ASGI's receive, after the whole body.
+    """
+
+    __slots__ = ("_gone", "_receive", "_task", "_watcher")
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._gone = False
+
+    async def _watch(self, task: asyncio.Task[object]) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._gone = True
+        task.cancel()
+
+    def __enter__(self) -> None:
+        """Begin the block."""
+        self._task: asyncio.Task[object] = asyncio.current_task()  # type: ignore[assignment]  # (ASGI runs in one)
+        self._watcher = asyncio.create_task(self._watch(self._task))
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        """End the block; a cancellation by the disconnect goes no further."""
+        self._watcher.cancel()
+        ended = self._gone and isinstance(error, asyncio.CancelledError)
+        if ended:
+            self._task.uncancel()
+        return ended
+
+
+def upstream_of(provider: object) -> Upstream | None:
+    """Give the pinned upstream of one of this project's providers; None for others."""
+    upstream = getattr(provider, "upstream", None)
+    return upstream if isinstance(upstream, Upstream) else None
+
+
+async def _abort(scope: Scope) -> None:
+    """Say by the end of the connection that the answer is not whole."""
+    if abort := scope.get("lls_openai.abort"):
+        await abort()
+
+
+def _readable(scope: Scope) -> Scope:
+    """Leave out the headers that Llama Stack raises over: it decodes them as UTF-8."""
+    headers = scope["headers"]
+    if all(value.isascii() for _, value in headers):
+        return scope
+    return {**scope, "headers": [pair for pair in headers if pair[1].isascii()]}
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """Make a receive that gives a body once more, then what the first one gives."""
+    messages: list[Message] = [{"type": "http.request", "body": body}]
+
+    async def receive_again() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return receive_again

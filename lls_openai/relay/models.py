@@ -1,0 +1,54 @@
+"""The list of models, in OpenAI's form with Llama Stack's fields beside."""
+
+import time
+from typing import Any
+
+import msgspec
+from starlette.types import Message, Send
+
+from lls_openai.relay.errors import error_body
+
+
+def openai_form(send: Send) -> Send:
+    """Make a send that completes Llama Stack's answers about models.
+
+    Those lack OpenAI's fields (https://platform.openai.com/docs/api-reference/models),
+    which its clients read.
+
+    Args:
+        send: ASGI's send.
+    """
+    start: Message = {}
+    body = bytearray()
+
+    async def send_complete(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            start.update(message)
+            return
+        body.extend(message.get("body", b""))
+        if not message.get("more_body", False):
+            whole = _complete(start["status"], bytes(body))
+            kept = (p for p in start["headers"] if p[0] != b"content-length")
+            start["headers"] = [*kept, (b"content-length", b"%d" % len(whole))]
+            await send(start)
+            await send({"type": "http.response.body", "body": whole})
+
+    return send_complete
+
+
+def _complete(status: int, body: bytes) -> bytes:
+    match msgspec.json.decode(body):
+        case {"data": list()} as models:
+            return msgspec.json.encode({"object": "list", **models})
+        case {"identifier": name} as model:
+            return msgspec.json.encode({**_own_fields(name), **model})
+        case {"error": {"message": str(message)}} if status == 404:  # noqa: PLR2004 (RFC 9110)
+            kind = "invalid_request_error"
+            return error_body(message, kind, "model", "model_not_found")
+    return body
+
+
+def _own_fields(name: str) -> dict[str, Any]:
+    """Give a model what Llama Stack gives it in the list."""
+    now = int(time.time())
+    return {"id": name, "object": "model", "created": now, "owned_by": "llama_stack"}

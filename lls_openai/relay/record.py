@@ -1,0 +1,64 @@
+"""What is noted of one call, for the log and the metrics: no key, prompt or answer."""
+
+import re
+import time
+from collections.abc import MutableMapping
+from typing import Any
+
+# Inside a JSON string the quotes would be escaped: this matches the field only.
+_TOKENS = re.compile(rb'"(?:completion|output)_tokens"\s*:\s*(\d{1,12})')
+
+_NAME = "lls_openai.record"
+
+
+class Record:
+    """One request: the door makes it, the relay fills it, log and metrics read it."""
+
+    __slots__ = (
+        "code",
+        "first",
+        "model",
+        "provider",
+        "started",
+        "stream",
+        "success",
+        "tokens",
+    )
+
+    def __init__(self) -> None:
+        self.started = time.perf_counter()
+        self.first: float | None = None
+        self.model: str | None = None
+        self.provider: str | None = None
+        self.code: str | None = None
+        self.stream = False
+        self.success = False
+        self.tokens = 0
+
+    def relayed(self, model: str, provider: str, *, stream: bool) -> None:
+        """Note that the call is for an upstream.
+
+        Args:
+            model: the model's listed name, or the one name for all others.
+            provider: the provider's id.
+            stream: whether the caller wants a stream.
+        """
+        self.model, self.provider, self.stream = model, provider, stream
+
+    def observe(self, data: bytes) -> None:
+        """See a part of the answer: when the first came, and the usage if it is there.
+
+        Args:
+            data: whole events of a stream, or a whole body.
+        """
+        if self.first is None:
+            self.first = time.perf_counter()
+        # Use the last count; Gemini repeats it.
+        if b"_tokens" in data and (counts := _TOKENS.findall(data)):
+            self.tokens = int(counts[-1])
+
+
+def record_of(scope: MutableMapping[str, Any]) -> Record:
+    """Give a request's record, making one where there is none yet."""
+    record: Record = scope.setdefault(_NAME, Record())
+    return record

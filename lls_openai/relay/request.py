@@ -1,0 +1,179 @@
+"""A request's body: read within limits, the model's name taken out and put in."""
+
+import codecs
+import re
+
+import msgspec
+from starlette.types import Receive
+
+from lls_openai.relay.credentials import RequestHeaders
+from lls_openai.relay.errors import (
+    InvalidRequestBody,
+    RequestTooLarge,
+    ServerBusy,
+    UnsupportedContentEncoding,
+    UnsupportedMediaType,
+)
+
+# A body of millions of top-level fields would cost more memory than its own size.
+# No request a vendor accepts has this many colons.
+MANY_COLONS = 500_000
+
+# UTF-8 is checked in pieces of this many bytes: Python's text of a body with one emoji
+# in it takes four times the body's size.
+PIECE = 64 * 1024
+
+_LENGTH = re.compile(rb"0*(\d{1,18})")
+_JSON = re.compile(rb"\s*application/([\w.-]+\+)?json\s*(;|$)", re.IGNORECASE)
+
+_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_text = msgspec.json.Decoder(str).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class Disconnected(Exception):  # noqa: N818 (what happened, not an error to answer)
+    """The caller disconnected before its request was whole."""
+
+
+class InFlight:
+    """Bounds the bytes of request bodies that are in memory together.
+
+    Args:
+        limit: how many there may be, in bytes.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.held = 0
+
+
+class Share:
+    """One request's part of what is in flight."""
+
+    __slots__ = ("_all", "_taken")
+
+    def __init__(self, in_flight: InFlight) -> None:
+        self._all = in_flight
+        self._taken = 0
+
+    def take(self, size: int) -> None:
+        """Count bytes that were read.
+
+        Raises:
+            ServerBusy: with them there would be too many.
+        """
+        if self._all.held + size > self._all.limit:
+            raise ServerBusy("Too many requests with large bodies: try again")
+        self._all.held += size
+        self._taken += size
+
+    def release(self) -> None:
+        """Count none any more: the body has been sent on, or dropped."""
+        self._all.held -= self._taken
+        self._taken = 0
+
+
+class RequestBody:
+    """A JSON object of which only `model` and `stream` have been read.
+
+    Every other value stays the bytes that the caller sent (`msgspec.Raw`), so that
+    numbers, escapes, nulls and unknown fields arrive as they are.
+
+    Args:
+        text: the body as received.
+
+    Raises:
+        InvalidRequestBody: it is not a JSON object with a string `model`.
+    """
+
+    __slots__ = ("_fields", "model", "stream")
+
+    def __init__(self, text: bytes) -> None:
+        # RFC 8259, section 8.1: a parser may ignore a byte order mark.
+        text = text.removeprefix(codecs.BOM_UTF8)
+        try:
+            _check_utf8(text)
+            self._fields = _decode_fields(text)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            message = "The body is not a JSON object in UTF-8"
+            raise InvalidRequestBody(message) from None
+        self.model = _model(self._fields.get("model"))
+        self.stream = bytes(self._fields.get("stream", b"")) == b"true"
+
+    def for_model(self, model: str) -> bytes:
+        """Write the body again, for the upstream's own name of the model."""
+        return _encode(self._fields | {"model": model})
+
+
+async def read_body(
+    receive: Receive,
+    headers: RequestHeaders,
+    limit: int,
+    share: Share,
+) -> bytes:
+    """Read a request's whole body.
+
+    Args:
+        receive: ASGI's receive.
+        headers: the request's.
+        limit: the largest body, in bytes.
+        share: counts the bytes that are held.
+
+    Raises:
+        UnsupportedContentEncoding: the body is compressed.
+        UnsupportedMediaType: it is not JSON, by its type.
+        RequestTooLarge: it is announced or turns out to be over the limit; what is
+            over it is never held.
+        ServerBusy: too much is held already.
+        Disconnected: the caller disconnected.
+    """
+    if _announced(dict(headers)) > limit:
+        raise RequestTooLarge(limit)
+    chunks: list[bytes] = []
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Disconnected
+        chunk, more = message.get("body", b""), message.get("more_body", False)
+        size += len(chunk)
+        if size > limit:
+            raise RequestTooLarge(limit)
+        share.take(len(chunk))
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _announced(headers: dict[bytes, bytes]) -> int:
+    """Check the headers that describe the body, and give its announced length."""
+    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+        message = "The body is compressed: send it as it is, without Content-Encoding"
+        raise UnsupportedContentEncoding(message)
+    # Any page may have a browser send another type here, unasked (CORS).
+    if not _JSON.match(headers.get(b"content-type", b"")):
+        message = (
+            "The body is not JSON by its type: send Content-Type: application/json"
+        )
+        raise UnsupportedMediaType(message)
+    length = _LENGTH.fullmatch(headers.get(b"content-length", b"0"))
+    if not length:
+        raise InvalidRequestBody("Content-Length is no length")
+    return int(length[1])
+
+
+def _check_utf8(text: bytes) -> None:
+    """Check what msgspec skips without a look, and that there is not too much of it."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    for at in range(0, len(text), PIECE):
+        decoder.decode(text[at : at + PIECE])
+    decoder.decode(b"", final=True)
+    if text.count(b":") > MANY_COLONS:
+        raise InvalidRequestBody(f"The body has more than {MANY_COLONS:,} colons")
+
+
+def _model(value: msgspec.Raw | None) -> str:
+    try:
+        return _decode_text(value or b"")
+    except msgspec.DecodeError:
+        message = "The body names no model: give `model` as a string"
+        raise InvalidRequestBody(message, "model") from None

@@ -1,0 +1,229 @@
+"""An upstream's answer on its way back to the caller.
+
+Status, body and the headers named here pass as they are. JSON and errors are held until
+they are whole, so that an answer that breaks off becomes an error and not half an
+answer; a stream passes event by event; anything else passes as it arrives.
+"""
+
+import re
+
+from aiohttp import ClientResponse
+from starlette.types import Send
+
+from lls_openai.relay.client import upstream_errors
+from lls_openai.relay.errors import (
+    AnswerHeaders,
+    RelayError,
+    UpstreamDisconnected,
+    UpstreamUnreachable,
+)
+from lls_openai.relay.gemini import mend_error
+from lls_openai.relay.record import Record
+
+# An answer larger than this many bytes is relayed in pieces, as it arrives.
+WHOLE_ANSWER_BYTES = 1024 * 1024
+
+# An incomplete event is held back up to this many bytes, then relayed in pieces.
+HELD_BYTES = 64 * 1024
+
+_PASSED = frozenset(
+    {
+        b"cache-control",
+        b"cf-ray",
+        b"content-encoding",
+        b"content-type",
+        b"request-id",
+        b"retry-after",
+        b"retry-after-ms",
+        b"server-timing",
+        b"traceresponse",
+        b"www-authenticate",
+        b"x-accel-buffering",
+        b"x-gemini-service-tier",
+        b"x-request-id",
+        b"x-should-retry",
+    }
+)
+_PASSED_PREFIXES = (b"x-ratelimit-", b"openai-", b"anthropic-")
+
+# A stream is for now and for this caller: no cache may keep it, and nginx buffers it
+# unless told otherwise.
+_STREAM_HEADERS = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+
+# RFC 9110, section 15: a final answer is of one of these classes.
+_FINAL = range(200, 600)
+_ERRORS = range(400, 600)
+# Section 5.5: no value of a header holds one; aiohttp lets them pass, uvicorn raises.
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+# RFC 9110, sections 15.3.5 and 15.4.5: these have no body, and so no length.
+_WITHOUT_BODY = (204, 304)
+
+# The WHATWG HTML standard, section 9.2.6: an event ends with a blank line, a line with
+# LF, CR LF or CR.
+_BLANK_LINES = (b"\n\n", b"\n\r\n", b"\r\r")
+# So much of a blank line may be there when a read ends inside it.
+_CUT_OFF = max(map(len, _BLANK_LINES)) - 1
+
+
+class BrokenOff(Exception):  # noqa: N818 (what happened, not an error to answer)
+    """The answer broke off where only the end of the connection can say so."""
+
+
+async def relay_answer(
+    response: ClientResponse, send: Send, record: Record, *, anthropic: bool
+) -> None:
+    """Relay an answer whose head has arrived.
+
+    Args:
+        response: the upstream's answer, its body neither read nor decompressed.
+        send: ASGI's send, with nothing sent yet.
+        record: the call's; it is told of a whole answer that is no error.
+        anthropic: whether an error event has Anthropic's form.
+
+    Raises:
+        RelayError: the upstream broke off and nothing was sent to the caller.
+        BrokenOff: it broke off after a part of its answer went to the caller.
+    """
+    if response.status not in _FINAL:
+        raise UpstreamUnreachable("The upstream's answer is not HTTP")
+    headers = _passed(response)
+    kind = dict(headers).get(b"content-type", b"").partition(b";")[0].strip().lower()
+    is_stream = kind == b"text/event-stream"
+    # Google sends errors as event streams that hold a bare JSON array.
+    if response.status in _ERRORS or not kind or kind.endswith(b"json"):
+        await _relay_whole(response, headers, send, record)
+    elif is_stream and b"content-encoding" not in dict(headers):
+        record.stream = True
+        await _start(send, response.status, _as_stream(headers))
+        if not await _relay_events(response, send, record, anthropic=anthropic):
+            return
+    else:
+        record.stream |= is_stream
+        headers = _as_stream(headers) if is_stream else headers
+        await _start(send, response.status, headers + _length(response))
+        await _relay_pieces(response, send)
+    record.success = response.ok
+
+
+def _passed(response: ClientResponse) -> AnswerHeaders:
+    lower = ((name.lower(), value) for name, value in response.raw_headers)
+    return [
+        (name, value)
+        for name, value in lower
+        if (name in _PASSED or name.startswith(_PASSED_PREFIXES))
+        and not _CONTROL.search(value)
+    ]
+
+
+def _as_stream(headers: AnswerHeaders) -> AnswerHeaders:
+    there = dict(headers)
+    return headers + [pair for pair in _STREAM_HEADERS if pair[0] not in there]
+
+
+def _length(response: ClientResponse) -> AnswerHeaders:
+    """Announce the length of what passes in pieces, where the upstream has."""
+    length = response.content_length
+    if length is None or "Transfer-Encoding" in response.headers:
+        return []
+    return [(b"content-length", b"%d" % length)]
+
+
+async def _relay_whole(
+    response: ClientResponse, headers: AnswerHeaders, send: Send, record: Record
+) -> None:
+    """Relay an answer after all of it is there; one too large to hold, in pieces."""
+    body = await _read_whole(response)
+    if len(body) > WHOLE_ANSWER_BYTES:
+        await _start(send, response.status, headers + _length(response))
+        await _send(send, body)
+        await _relay_pieces(response, send)
+        return
+    record.observe(body)
+    if response.status in _ERRORS:
+        headers, body = mend_error(headers, body)
+    if response.status not in _WITHOUT_BODY:
+        headers = [*headers, (b"content-length", b"%d" % len(body))]
+    await _start(send, response.status, headers)
+    await _send(send, body, more=False)
+
+
+async def _read_whole(response: ClientResponse) -> bytes:
+    """Read a body, or so much of it that it is clear it is too large to hold."""
+    chunks, size = [], 0
+    with upstream_errors():
+        while chunk := await response.content.readany():
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > WHOLE_ANSWER_BYTES:
+                break
+    return b"".join(chunks)
+
+
+class _Events:
+    """Cuts a stream of bytes where events end, changing none of them.
+
+    An event is passed on when it is whole, which is the first moment a caller could
+    use it. So a stream that breaks off never leaves half an event with the caller, and
+    an error event can follow.
+    """
+
+    __slots__ = ("held", "inside")
+
+    def __init__(self) -> None:
+        self.held = b""
+        self.inside = False
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take bytes as they arrived and give those that may be passed on."""
+        if not self.held and chunk.endswith(_BLANK_LINES):
+            self.inside = False
+            return chunk
+        data = self.held + chunk
+        found = ((data.rfind(line), len(line)) for line in _BLANK_LINES)
+        end = max(at + length if at >= 0 else 0 for at, length in found)
+        if end:
+            self.inside = False
+        elif len(data) > HELD_BYTES:
+            self.inside, end = True, len(data) - _CUT_OFF
+        self.held = data[end:]
+        return data[:end]
+
+
+async def _relay_events(
+    response: ClientResponse, send: Send, record: Record, *, anthropic: bool
+) -> bool:
+    """Relay a stream and say if it was whole; if not, it ends with an error event."""
+    events = _Events()
+    try:
+        with upstream_errors(UpstreamDisconnected):
+            while chunk := await response.content.readany():
+                if whole := events.feed(chunk):
+                    record.observe(whole)
+                    await _send(send, whole)
+    except RelayError as error:
+        record.code = error.code
+        if events.inside:
+            raise BrokenOff from None
+        await _send(send, error.event(anthropic=anthropic), more=False)
+        return False
+    await _send(send, events.held, more=False)
+    return True
+
+
+async def _relay_pieces(response: ClientResponse, send: Send) -> None:
+    """Relay bytes as they arrive, without a look at what they are."""
+    try:
+        with upstream_errors(UpstreamDisconnected):
+            while chunk := await response.content.readany():
+                await _send(send, chunk)
+    except RelayError:
+        raise BrokenOff from None
+    await _send(send, b"", more=False)
+
+
+async def _start(send: Send, status: int, headers: AnswerHeaders) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+
+
+async def _send(send: Send, body: bytes, *, more: bool = True) -> None:
+    await send({"type": "http.response.body", "body": body, "more_body": more})

@@ -1,0 +1,82 @@
+"""The table of routes: which are relayed, and how any other is refused."""
+
+from dataclasses import dataclass
+
+from llama_stack_api import ModelType
+from starlette.routing import BaseRoute, Match
+from starlette.types import Scope
+
+from lls_openai.relay.errors import MethodNotAllowed, RelayError, UnknownRoute
+
+# A longer path is not repeated in a message.
+LONGEST_PATH = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A route that is relayed to the upstream's own of the same name.
+
+    Args:
+        path: as callers name it; the upstream's URL ends like it, without `/v1`.
+        model_type: the type of model that it takes.
+        anthropic: whether keys and errors have Anthropic's form there.
+    """
+
+    path: str
+    model_type: ModelType = ModelType.llm
+    anthropic: bool = False
+
+
+ROUTES = {
+    route.path: route
+    for route in (
+        Route("/v1/chat/completions"),
+        Route("/v1/completions"),
+        Route("/v1/embeddings", ModelType.embedding),
+        Route("/v1/responses"),
+        Route("/v1/messages", anthropic=True),
+        Route("/v1/messages/count_tokens", anthropic=True),
+    )
+}
+
+# Llama Stack's own that run.yaml leaves open.
+_OPEN = ("GET /v1/models", "GET /v1/models/{model}", "GET /v1/health")
+
+
+def is_anthropic(path: str) -> bool:
+    """Whether errors on this path have Anthropic's form."""
+    return path in ROUTES and ROUTES[path].anthropic
+
+
+def refusal(scope: Scope, routes: list[BaseRoute]) -> RelayError | None:
+    """Say why a request is for no route of this server; None if it is for one.
+
+    Args:
+        scope: the request's.
+        routes: the routes of Llama Stack's application.
+    """
+    path = scope["path"]
+    if path in ROUTES:
+        return None if scope["method"] == "POST" else MethodNotAllowed(path, ["POST"])
+    # Starlette takes "/v1/chat/completions\n" for the route without the line feed.
+    if not path.isprintable():
+        return unknown_route(path)
+    found = [(route.matches(scope)[0], route) for route in routes]
+    if any(match is Match.FULL for match, _ in found):
+        return None
+    partly = (route for match, route in found if match is Match.PARTIAL)
+    methods = {each for route in partly for each in getattr(route, "methods", ())}
+    return MethodNotAllowed(path, methods) if methods else unknown_route(path)
+
+
+def unknown_route(path: str) -> UnknownRoute:
+    """Make the error that names the routes, and explains a wrong base URL."""
+    if f"/v1{path}" in ROUTES or f"/v1{path}" == "/v1/models":
+        hint = "The base URL lacks /v1 at its end. "
+    elif path.startswith("/v1/v1"):
+        hint = "The base URL has one /v1 too many. "
+    else:
+        hint = ""
+    shown = path if path.isprintable() and len(path) <= LONGEST_PATH else "That path"
+    routes = ", ".join([*(f"POST {each}" for each in ROUTES), *_OPEN])
+    return UnknownRoute(f"{shown} is no route here. {hint}Open: {routes}")

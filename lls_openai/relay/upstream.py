@@ -1,0 +1,212 @@
+"""Where a provider's calls go, over what kind of connection, and with which headers."""
+
+import re
+import ssl
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aiohttp import ClientTimeout
+from llama_stack.providers.utils.forward_headers import build_forwarded_headers
+from llama_stack.providers.utils.inference.model_registry import (
+    NetworkConfig,
+    ProxyConfig,
+    TimeoutConfig,
+    TLSConfig,
+)
+from multidict import CIMultiDict
+from yarl import URL
+
+from lls_openai.relay.credentials import (
+    Credentials,
+    RequestHeaders,
+    missing_api_key,
+)
+from lls_openai.relay.errors import (
+    ModelNotFound,
+    RequestTooLarge,
+    UpstreamNotAllowed,
+)
+from lls_openai.relay.routes import ROUTES, Route
+
+if TYPE_CHECKING:
+    from lls_openai.settings import ProviderConfig
+
+# What the OpenAI SDKs wait for, in seconds: a caller that waits longer sets it.
+CONNECT_TIMEOUT = 5.0
+READ_TIMEOUT = 600.0
+
+# The caller's headers that go on to the upstream.
+_PASSED = frozenset(
+    {b"idempotency-key", b"traceparent", b"tracestate", b"x-client-request-id"}
+)
+_PASSED_PREFIXES = (b"openai-", b"anthropic-")
+
+_OWN_HEADERS = {
+    "Accept": "*/*",
+    # What comes compressed can be neither measured nor mended.
+    "Accept-Encoding": "identity",
+    "Content-Type": "application/json",
+    "User-Agent": f"lls-openai/{version('lls-openai')}",
+}
+
+_VERSION = re.compile(r"/v\d+((alpha|beta)\d*)?(/|$)")
+_TLS_VERSIONS = {
+    "TLSv1.2": ssl.TLSVersion.TLSv1_2,
+    "TLSv1.3": ssl.TLSVersion.TLSv1_3,
+}
+
+
+class Upstream:
+    """An upstream as run.yaml pins it.
+
+    Args:
+        config: the provider's settings.
+
+    Raises:
+        OSError: a certificate or key file of its `network` block cannot be read.
+    """
+
+    def __init__(self, config: "ProviderConfig") -> None:
+        network = config.network or NetworkConfig()
+        self.config = config
+        self._given = str(config.base_url).rstrip("/")
+        given = URL(self._given)
+        base = given if _VERSION.search(given.path) else given / "v1"
+        self.base = str(base)
+        self._own = {self._given, self.base, str(given.origin())}
+        self._headers: dict[str, str] = network.headers or {}
+        self.tls = _tls(network.tls, network.proxy)
+        self.proxy = _proxy(network.proxy, given)
+        self.timeout = _timeout(network.timeout)
+        self._endpoints = {path: base / path.removeprefix("/v1/") for path in ROUTES}
+
+    def endpoint(self, route: Route) -> URL:
+        """Give the upstream's URL for a route of this server."""
+        return self._endpoints[route.path]
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether a call is hopeless unless the caller sends a key."""
+        return not (self.config.auth_credential or self.config.forward_headers)
+
+    def check(self, model: str, body_bytes: int, credentials: Credentials) -> None:
+        """Let a request pass that the provider's settings allow.
+
+        Args:
+            model: the upstream's own name for the model.
+            body_bytes: how large the request's body is.
+            credentials: what the caller sent; an upstream in it is compared as text
+                and forgotten, and no request is built of it.
+
+        Raises:
+            ModelNotFound: `allowed_models` leaves the model out.
+            RequestTooLarge: the body is over `max_request_bytes`.
+            UpstreamNotAllowed: the caller names another upstream.
+        """
+        allowed = self.config.allowed_models
+        if allowed is not None and model not in allowed:
+            names = ", ".join(allowed) or "none"
+            message = f"This provider allows these models only: {names}"
+            raise ModelNotFound(message, "model")
+        if body_bytes > self.config.max_request_bytes:
+            raise RequestTooLarge(self.config.max_request_bytes)
+        url = credentials.upstream_url
+        if url is not None and url.rstrip("/") not in self._own:
+            message = (
+                "passthrough_url is not this provider's upstream, which is "
+                f"{self._given}: leave it out or send that"
+            )
+            raise UpstreamNotAllowed(message, "passthrough_url")
+
+    def headers(
+        self, caller: RequestHeaders, credentials: Credentials, route: Route
+    ) -> CIMultiDict[str]:
+        """Build all headers of a call; the provider's go before the caller's.
+
+        The order is the stock adapter's: `forward_headers`, then the key, of which a
+        configured one goes before the caller's.
+
+        Args:
+            caller: the request's headers.
+            credentials: what the caller sent.
+            route: the route that was asked for.
+
+        Raises:
+            MissingApiKey: there is nothing to send.
+        """
+        headers = CIMultiDict(
+            (name.decode(), value.decode())
+            for name, value in caller
+            if (name in _PASSED or name.startswith(_PASSED_PREFIXES))
+            and value.isascii()
+        )
+        headers.update(_OWN_HEADERS)
+        headers.update(self._headers)
+        forwarded = build_forwarded_headers(
+            credentials.provider_data, self.config.forward_headers
+        )
+        headers.update(forwarded)
+        configured = self.config.auth_credential
+        key = configured.get_secret_value() if configured else credentials.key
+        if not key and not forwarded:
+            raise missing_api_key()
+        if key and route.anthropic and (configured or not credentials.is_bearer):
+            headers["x-api-key"] = key
+        elif key:
+            headers["Authorization"] = f"Bearer {key}"
+        return headers
+
+
+def _timeout(timeout: float | TimeoutConfig | None) -> ClientTimeout:
+    connect = read = timeout
+    if isinstance(timeout, TimeoutConfig):
+        connect, read = timeout.connect, timeout.read
+    return ClientTimeout(
+        total=None,
+        connect=connect or CONNECT_TIMEOUT,
+        sock_read=read or READ_TIMEOUT,
+    )
+
+
+def _proxy(proxy: ProxyConfig | None, upstream: URL) -> URL | None:
+    """Choose the proxy as `ProxyConfig` describes it; the environment has no say."""
+    if proxy is None or _bypasses(upstream.host or "", proxy.no_proxy or []):
+        return None
+    chosen = proxy.url or (proxy.https if upstream.scheme == "https" else proxy.http)
+    return URL(str(chosen)) if chosen else None
+
+
+def _bypasses(host: str, no_proxy: list[str]) -> bool:
+    """Whether a host is listed, or below a domain that is; "*" stands for all."""
+    names = (name.lstrip("*.").lower() for name in no_proxy)
+    return "*" in no_proxy or any(
+        host == name or host.endswith(f".{name}") for name in names
+    )
+
+
+def _tls(tls: TLSConfig | None, proxy: ProxyConfig | None) -> ssl.SSLContext | bool:
+    """Say how a certificate is verified; True leaves it to the defaults."""
+    proxy_ca = proxy.cacert if proxy else None
+    if tls is None and proxy_ca is None:
+        return True
+    context = _context(tls or TLSConfig())
+    if proxy_ca:
+        context.load_verify_locations(proxy_ca)
+    return context
+
+
+def _context(tls: TLSConfig) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if isinstance(tls.verify, Path):
+        context.load_verify_locations(tls.verify)
+    elif not tls.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if tls.min_version:
+        context.minimum_version = _TLS_VERSIONS[tls.min_version]
+    if tls.ciphers:
+        context.set_ciphers(":".join(tls.ciphers))
+    if tls.client_cert and tls.client_key:
+        context.load_cert_chain(tls.client_cert, tls.client_key)
+    return context

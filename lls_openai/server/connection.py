@@ -1,0 +1,237 @@
+"""One connection of a caller: uvicorn's, with bounds that it has none of.
+
+uvicorn bounds neither heads nor waiting, stops listening for a disconnect behind a
+large body, and takes what follows an offer to upgrade for a new request.
+"""
+
+import asyncio
+from typing import Any
+
+import httptools
+from uvicorn import Config
+from uvicorn.protocols.http.httptools_impl import (
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
+
+from lls_openai.relay.errors import HeadTooLarge, InvalidRequest, RelayError
+from lls_openai.server.front import LINGER_BYTES
+
+# The largest head, in bytes: what uvicorn allows with h11, its other parser. It is
+# looked at after each read, so that a head may be larger by one read (256 KiB).
+# httptools joins a long header in time that grows with its square: 200 MB of one
+# header would hold every other caller for two minutes.
+HEAD_BYTES = 64 * 1024
+
+# How many requests may be sent ahead of their answers on one connection.
+PIPELINED = 32
+
+# How often a connection is looked at while it may wait.
+LOOKS = 4
+
+_REASONS = {400: b"Bad Request", 431: b"Request Header Fields Too Large"}
+
+
+def accept_with_bounds(config: Config, caller_timeout: float) -> None:
+    """Have a server make `Connection`s of what it accepts.
+
+    Args:
+        config: the server's, loaded.
+        caller_timeout: how long a caller may keep a connection waiting, in seconds.
+
+    Raises:
+        RuntimeError: its parser is not httptools, a dependency of this project.
+    """
+    if config.http_protocol_class is not HttpToolsProtocol:
+        raise RuntimeError("uvicorn does not parse with httptools")
+    Connection.caller_timeout = caller_timeout
+    config.http_protocol_class = Connection
+
+
+class Connection(HttpToolsProtocol):
+    """Ends when its caller keeps it waiting, and reads nothing that is no request.
+
+    One timer looks at it from time to time. Whenever the caller is the one to act (to
+    send a head, a body or a next request, or to read an answer) and there has been no
+    progress for `caller_timeout` seconds, the connection ends.
+    """
+
+    caller_timeout: float
+
+    # Bytes received since the last complete head or part of a body.
+    _pending = 0
+    # Bytes discarded since the connection was refused, if it was.
+    _discarded: int | None = None
+    # Whether the head of a declined upgrade is being read again.
+    _again = False
+    _unsent = 0
+    _since = 0.0
+    _timer: asyncio.TimerHandle | None = None
+    # The requests that are not answered yet, in order; the first is being answered.
+    _open: tuple[RequestResponseCycle, ...] = ()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 (uvicorn's own)
+        super().__init__(*args, **kwargs)
+        # `Front` writes a better line at the end of a request.
+        self.access_log = False
+        self.ws_protocol_class = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # (uvicorn's own signature)
+        """Expect a first head."""
+        super().connection_made(transport)
+        self._since = self.loop.time()
+        self._look()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the request that is being answered, even with others behind it."""
+        if self._timer:
+            self._timer.cancel()
+        super().connection_lost(exc)
+        for cycle in self._open:
+            cycle.disconnected = True
+            cycle.message_event.set()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what was read, and no more when it is too much."""
+        if self._discarded is not None:
+            self._discarded += len(data)
+            if self._discarded > LINGER_BYTES:
+                self.transport.abort()
+            return
+        self._unset_keepalive_if_required()
+        self._pending += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as offer:
+            self._decline_upgrade(data[offer.args[0] :])
+        except httptools.HttpParserError:
+            self._refuse(InvalidRequest("That is no HTTP/1.1 request"))
+        if self._pending > HEAD_BYTES:
+            message = f"The request's head is over the limit of {HEAD_BYTES:,} bytes"
+            self._refuse(HeadTooLarge(message))
+
+    def _decline_upgrade(self, rest: bytes) -> None:
+        """Read on in HTTP/1.1, as RFC 9110, section 7.8, allows.
+
+        The parser has stopped behind the head. A new one is given a head with the same
+        framing, of which nobody is told, and then what follows.
+        """
+        framing = (b"content-length", b"transfer-encoding")
+        lines = (b"%b: %b\r\n" % pair for pair in self.headers if pair[0] in framing)
+        self.parser = httptools.HttpRequestParser(self)
+        self._again = True
+        self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % b"".join(lines))
+        self._again = False
+        if rest:
+            self.data_received(rest)
+
+    def _refuse(self, error: RelayError) -> None:
+        """Answer what is no request, and discard whatever else comes.
+
+        In the middle of an answer nothing is written: it ends, then the connection.
+        """
+        if self._discarded is not None or self.transport.is_closing():
+            return
+        self._discarded = 0
+        if self._open:
+            self._open[0].keep_alive = False
+            return
+        self.logger.warning(error.message)
+        body = error.body()
+        self.transport.write(
+            b"HTTP/1.1 %d %b\r\nconnection: close\r\ncontent-type: application/json\r\n"
+            b"content-length: %d\r\n\r\n%b"
+            % (error.status, _REASONS[error.status], len(body), body)
+        )
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:
+            self.transport.close()
+
+    def on_message_begin(self) -> None:
+        """Begin with a head."""
+        if not self._again:
+            super().on_message_begin()
+            self._since = self.loop.time()
+            self.scope["lls_openai.abort"] = self._abort  # type: ignore[typeddict-unknown-key]
+
+    def on_headers_complete(self) -> None:
+        """Hand the head on, to which nothing is added any more.
+
+        A trailer is appended to `self.headers` (RFC 9110, section 6.5.1, forbids that
+        for all that count here): to a copy, it reaches nobody.
+
+        Raises:
+            OverflowError: too many requests wait; the parser then gives up.
+        """
+        self._pending = 0
+        if self._again:
+            return
+        if len(self._open) > PIPELINED:
+            raise OverflowError
+        super().on_headers_complete()
+        self.headers = self.headers.copy()
+        self._open = (*self._open, self.cycle)
+        if self.cycle.scope["http_version"] == "1.0":
+            _leave_unchunked(self.cycle)
+        # uvicorn reads no more behind a pipelined one, and would not see a disconnect.
+        self.flow.resume_reading()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of a body."""
+        self._pending = 0
+        self._since = self.loop.time()
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Take the end of a request, unless its body follows a declined upgrade."""
+        self._pending = 0
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request."""
+        self._open = self._open[1:]
+        self._since = self.loop.time()
+        super().on_response_complete()
+
+    def _look(self) -> None:
+        """End the connection if its caller has kept it waiting for too long."""
+        now = self.loop.time()
+        unsent = self.transport.get_write_buffer_size()
+        if unsent < self._unsent or self._is_ours_to_act():
+            self._since = now
+        self._unsent = unsent
+        if now - self._since > self.caller_timeout:
+            self.transport.abort()
+        else:
+            pause = self.caller_timeout / LOOKS
+            self._timer = self.loop.call_later(pause, self._look)
+
+    def _is_ours_to_act(self) -> bool:
+        """Whether a request is whole, and its caller reads the answer as it comes."""
+        if not self._open or self.flow.write_paused:
+            return False
+        return self.flow.read_paused or not self._open[0].more_body
+
+    async def _abort(self) -> None:
+        """End the connection at once, and wait until the application can know."""
+        cycle = self._open[0]
+        self.transport.abort()
+        while not cycle.disconnected:  # noqa: ASYNC110 (two turns of the loop away)
+            await asyncio.sleep(0)
+
+
+def _leave_unchunked(cycle: RequestResponseCycle) -> None:
+    """Send an answer as it is: HTTP/1.0 knows no chunks, and ends with the connection.
+
+    uvicorn sends chunks unless a length was given, and then no more than that.
+    """
+    cycle.chunked_encoding = False
+    send = cycle.send
+
+    async def send_as_is(message: Any) -> None:  # noqa: ANN401 (ASGI's)
+        cycle.expected_content_length = len(message.get("body", b""))
+        await send(message)
+
+    cycle.send = send_as_is  # type: ignore[method-assign]

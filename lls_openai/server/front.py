@@ -1,0 +1,98 @@
+"""The first application that a request meets, in front of Llama Stack's whole chain.
+
+It gives every answer its request id, reads what a refusal leaves of a body, and ends a
+request with its line in the log and its measurements.
+"""
+
+import asyncio
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from lls_openai.relay.record import Record, record_of
+
+# How much of a refused body is discarded, and for how long, in bytes and seconds: a
+# client that sends it all before it looks would see a reset and not the answer.
+LINGER_BYTES = 512 * 1024 * 1024
+LINGER_SECONDS = 30.0
+
+# nginx's status for a request whose caller disconnected before it was answered.
+CALLER_GONE = 499
+
+# Called at the end of a request: its scope, the answer's status and id, the record.
+type Ended = Callable[[Scope, int, str, Record], None]
+
+
+class Front:
+    """Wraps the server's application.
+
+    Args:
+        app: Llama Stack's, with its middlewares.
+        ended: told of each request that has ended.
+    """
+
+    def __init__(self, app: ASGIApp, ended: Ended) -> None:
+        self._app = app
+        self._ended = ended
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI scope."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        record = record_of(scope)
+        exchange = _Exchange(scope, receive, send)
+        try:
+            await self._app(scope, exchange.receive, exchange.send)
+        finally:
+            self._ended(scope, exchange.status, exchange.request_id, record)
+
+
+class _Exchange:
+    """One request and its answer."""
+
+    __slots__ = ("_abort", "_receive", "_send", "_unread", "request_id", "status")
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+        self._abort = scope.get("lls_openai.abort")
+        self._unread = True
+        self.status = CALLER_GONE
+        self.request_id = ""
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._unread = message.get("more_body", False)
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message = {**message, "headers": self._with_id(message["headers"])}
+        elif self._unread and not message.get("more_body", False):
+            await self._send({**message, "more_body": True})
+            message = {"type": "http.response.body"}
+            await self._discard()
+        await self._send(message)
+
+    def _with_id(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        """Use the vendor's id where there is one; Anthropic's has another name."""
+        there = dict(headers)
+        own = there.get(b"x-request-id") or there.get(b"request-id")
+        self.request_id = own.decode("latin-1") if own else f"req_{uuid.uuid4().hex}"
+        if b"x-request-id" in there:
+            return headers
+        return [*headers, (b"x-request-id", self.request_id.encode("latin-1"))]
+
+    async def _discard(self) -> None:
+        """Read on for a bounded time and size, then give up on the connection."""
+        size = 0
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_SECONDS):
+                while self._unread and size < LINGER_BYTES:
+                    size += len((await self.receive()).get("body", b""))
+        if self._unread and self._abort:
+            await self._abort()

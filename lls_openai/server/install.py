@@ -1,0 +1,121 @@
+"""What is put into Llama Stack and uvicorn, all of it.
+
+The server looks these names up in its module after it has loaded the providers
+(`llama_stack.core.server.server.create_app`), and offers no hook of its own for any:
+rebinding them is the way in. `tests/test_internals.py` fails when one is not there.
+"""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+
+from fastapi import Request
+from fastapi.responses import Response
+from llama_stack.core.exceptions import translate_exception
+from llama_stack.core.server import server
+from starlette.types import Message, Receive, Scope, Send
+
+from lls_openai.relay.app import Relay
+from lls_openai.relay.errors import error_body, send_json
+from lls_openai.relay.record import record_of
+from lls_openai.relay.routes import is_anthropic, unknown_route
+from lls_openai.server.lifecycle import serving
+from lls_openai.server.logs import set_up_logs
+from lls_openai.server.run_yaml import refuse_unknown_keys
+
+logger = logging.getLogger(__name__)
+
+_StockPolicy = server.RouteAuthorizationMiddleware
+
+
+def install() -> None:
+    """Put the relay and its neighbours into the server that is being built.
+
+    Raises:
+        RuntimeError: this Llama Stack has no such names.
+    """
+    refuse_unknown_keys()
+    set_up_logs()
+    for name, ours in _OURS.items():
+        if not hasattr(server, name):
+            raise RuntimeError(f"llama_stack.core.server.server has no {name}")
+        setattr(server, name, ours)
+
+
+class ServedRelay(Relay):
+    """The relay, in a process that is set up for it."""
+
+    @asynccontextmanager
+    async def serving(self, scope: Scope) -> AsyncIterator[None]:
+        """Set the process up for the time that the relay serves."""
+        async with super().serving(scope):
+            settings = [each.config for each in self.upstreams]
+            with serving(scope["app"].stack.run_config, settings):
+                yield
+
+
+class RouteAuthorization(server.RouteAuthorizationMiddleware):  # type: ignore[misc]
+    """Llama Stack's route policy, under which a closed route is one that is not there.
+
+    The stock answer, 403, has clients tell their users that the key is wrong.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the stock middleware decide, and answer in its place."""
+
+        async def refuse(_: Message) -> None:
+            raise _Refused
+
+        async def go_on(scope: Scope, receive: Receive, _: Send) -> None:
+            await self.app(scope, receive, send)
+
+        try:
+            await _StockPolicy(go_on, self.route_policy)(scope, receive, refuse)
+        except _Refused:
+            error = unknown_route(scope["path"])
+            record_of(scope).code = error.code
+            body = error.body(anthropic=is_anthropic(scope["path"]))
+            await send_json(send, error.status, error.headers, body)
+
+
+class _Refused(Exception):  # noqa: N818 (not an error)
+    """The stock middleware has sent something of its own: a refusal."""
+
+
+async def answer_exception(_request: Request, error: Exception) -> Response:
+    """Answer what a route of Llama Stack raised, as the stock handler does.
+
+    That one (`llama_stack.core.server.server.global_exception_handler`) prints a
+    traceback for each, an unknown model's name among them.
+    """
+    http = translate_exception(error)
+    if http.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        logger.error("Unexpected error in a route", exc_info=error)
+    body = error_body(str(http.detail), "invalid_request_error", None, None)
+    return Response(body, http.status_code, media_type="application/json")
+
+
+class Authentication(server.AuthenticationMiddleware):  # type: ignore[misc]
+    """Llama Stack's authentication, if run.yaml configures it.
+
+    The stock one raises over a token that is not UTF-8, and the log then shows it.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse such a token, and leave every other to the stock middleware."""
+        headers = dict(scope.get("headers", ()))
+        if headers.get(b"authorization", b"").isascii():
+            await super().__call__(scope, receive, send)
+            return
+        message = "The token is not a printable ASCII string"
+        body = error_body(message, "authentication_error", None, None)
+        await send_json(send, HTTPStatus.UNAUTHORIZED, [], body)
+
+
+_OURS = {
+    "AuthenticationMiddleware": Authentication,
+    "RouteAuthorizationMiddleware": RouteAuthorization,
+    "ProviderDataMiddleware": ServedRelay,
+    "global_exception_handler": answer_exception,
+}

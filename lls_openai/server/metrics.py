@@ -1,0 +1,40 @@
+"""Llama Stack's inference metrics for the calls that its router does not see.
+
+The instruments and what is recorded when are the router's
+(`llama_stack.core.routers.inference`).
+"""
+
+import time
+
+from llama_stack.telemetry.inference_metrics import (
+    create_inference_metric_attributes,
+    inference_duration,
+    inference_time_to_first_token,
+    inference_tokens_per_second,
+)
+
+from lls_openai.relay.record import Record
+
+
+def measure(record: Record) -> None:
+    """Record a request that has ended, if it was a call to an upstream.
+
+    Args:
+        record: what was noted of it.
+    """
+    if record.model is None:
+        return
+    duration = time.perf_counter() - record.started
+    attributes = create_inference_metric_attributes(
+        model=record.model,
+        provider=record.provider,
+        stream=record.stream,
+        status="success" if record.success else "error",
+    )
+    inference_duration.record(duration, attributes=attributes)
+    if record.stream and record.first is not None:
+        first = record.first - record.started
+        inference_time_to_first_token.record(first, attributes=attributes)
+    if record.tokens:
+        rate = record.tokens / duration
+        inference_tokens_per_second.record(rate, attributes=attributes)
