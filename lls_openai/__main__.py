@@ -18,8 +18,10 @@ import yaml
 from llama_stack.core.datatypes import StackConfig
 from llama_stack.core.stack import EnvVarError, replace_env_vars
 from pydantic import ValidationError
+from uvicorn.supervisors.multiprocess import Multiprocess
 
 from lls_openai.server.lifecycle import TAKEN_PORT
+from lls_openai.server.logs import choose_format
 from lls_openai.server.run_yaml import check_keys
 from lls_openai.settings import explain, give_up, load_config
 
@@ -92,6 +94,9 @@ def _run(path: Path, port: int) -> None:
     sys.argv[1:] = ["stack", "run", str(path), "--port", str(port)]
     # The level of the command line itself, which says that HTTPS is on when it is not.
     os.environ.setdefault("LLAMA_STACK_LOGGING", "cli=warning")
+    choose_format()
+    # With several workers uvicorn takes SIGHUP for a wish to replace them.
+    Multiprocess.handle_hup = Multiprocess.handle_term  # type: ignore[method-assign]
     uvicorn.run = partial(uvicorn.run, timeout_worker_healthcheck=PATIENCE)
     # Imported here: it sets up logging and reads the environment as it is loaded.
     from llama_stack.cli.llama import main as llama  # noqa: PLC0415 (see above)

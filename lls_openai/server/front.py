@@ -46,6 +46,9 @@ class Front:
         exchange = _Exchange(scope, receive, send)
         try:
             await self._app(scope, exchange.receive, exchange.send)
+        except asyncio.CancelledError:
+            # The drain time of a stop is over.
+            await exchange.abort()
         finally:
             self._ended(scope, exchange.status, exchange.request_id, record)
 
@@ -94,5 +97,9 @@ class _Exchange:
             async with asyncio.timeout(LINGER_SECONDS):
                 while self._unread and size < LINGER_BYTES:
                     size += len((await self.receive()).get("body", b""))
-        if self._unread and self._abort:
+        if self._unread:
+            await self.abort()
+
+    async def abort(self) -> None:
+        if self._abort:
             await self._abort()

@@ -11,7 +11,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from types import FrameType
 
@@ -142,8 +142,8 @@ class _Stop:
         """Take a signal."""
         now = time.monotonic()
         if self._server.should_exit:
-            late = now - self._first > ONE_WISH
-            self._server.force_exit |= number == signal.SIGINT and late
+            if number == signal.SIGINT and now - self._first > ONE_WISH:
+                os._exit(128 + number)
             return
         self._first = now
         self._server.should_exit = True
@@ -158,7 +158,10 @@ class _Stop:
         """
         for listening in self._server.servers:
             for each in listening.sockets:
-                socket.socket(fileno=os.dup(each.fileno())).shutdown(socket.SHUT_RDWR)
+                # Another worker may have been first.
+                port = socket.socket(fileno=os.dup(each.fileno()))
+                with port, suppress(OSError):
+                    port.shutdown(socket.SHUT_RDWR)
         os.kill(parent, signal.SIGTERM)
 
     def _orphaned(self) -> None:

@@ -33,13 +33,20 @@ _NO_NEWS = (
 )
 
 
+def choose_format() -> bool:
+    """Have what is no terminal get JSON, unless the environment says otherwise."""
+    chosen = not sys.stderr.isatty() and _FORMAT not in os.environ
+    if chosen:
+        os.environ[_FORMAT] = "json"
+    return chosen
+
+
 def set_up_logs() -> None:
     """Choose the form of the log.
 
     Call it after Llama Stack's `setup_logging`; its levels stay as they are.
     """
-    if not sys.stderr.isatty() and _FORMAT not in os.environ:
-        os.environ[_FORMAT] = "json"
+    if choose_format():
         levels = {name: logging.getLogger(name).level for name in CATEGORIES}
         setup_logging(levels | {"root": logging.root.level})
     structlog.configure(wrapper_class=_FrugalLogger)
