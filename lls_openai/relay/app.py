@@ -7,9 +7,8 @@ every other request on untouched. Every error becomes an answer here.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from types import TracebackType
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import aiohttp
 from llama_stack.core.server.server import ProviderDataMiddleware
@@ -21,7 +20,7 @@ from lls_openai.relay.credentials import (
     missing_api_key,
     read_credentials,
 )
-from lls_openai.relay.errors import RelayError, send_json
+from lls_openai.relay.errors import RelayError, send_error
 from lls_openai.relay.models import openai_form
 from lls_openai.relay.record import record_of
 from lls_openai.relay.request import (
@@ -94,11 +93,10 @@ class Relay(ProviderDataMiddleware):  # type: ignore[misc]
                 await self._relay(scope, receive, send, credentials)
             else:
                 send = openai_form(send) if path.startswith("/v1/models") else send
-                await super().__call__(_readable(scope), receive, send)
+                await super().__call__(readable(scope), receive, send)
         except RelayError as error:
             record.code = error.code
-            body = error.body(anthropic=is_anthropic(path))
-            await send_json(send, error.status, error.headers, body)
+            await send_error(send, error, anthropic=is_anthropic(path))
         except BrokenOff:
             await _abort(scope)
         except Disconnected:
@@ -117,7 +115,7 @@ class Relay(ProviderDataMiddleware):  # type: ignore[misc]
             upstream = upstream_of(provider)
             if upstream is None:
                 again = _again(text, receive)
-                await super().__call__(_readable(scope), again, send)
+                await super().__call__(readable(scope), again, send)
                 return
             record = record_of(scope)
             record.relayed(listed, provider.__provider_id__, stream=body.stream)
@@ -140,44 +138,34 @@ class Relay(ProviderDataMiddleware):  # type: ignore[misc]
             share.release()
 
 
-class while_connected:  # noqa: N801 (a context manager is named for what it does)
-    """Runs a block for as long as the caller is there, then cancels it quietly.
+@contextmanager
+def while_connected(receive: Receive) -> Iterator[None]:
+    """Run a block for as long as the caller is there, then cancel it quietly.
 
     ASGI tells of a disconnect only to who waits for it (`http.disconnect`).
 
     Args:
         receive: ASGI's receive, after the whole body.
     """
+    task = asyncio.current_task()
+    gone = False
 
-    __slots__ = ("_gone", "_receive", "_task", "_watcher")
-
-    def __init__(self, receive: Receive) -> None:
-        self._receive = receive
-        self._gone = False
-
-    async def _watch(self, task: asyncio.Task[object]) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
+    async def watch() -> None:
+        nonlocal gone
+        while (await receive())["type"] != "http.disconnect":
             pass
-        self._gone = True
-        task.cancel()
+        gone = True
+        task.cancel()  # type: ignore[union-attr]  # (ASGI runs in one)
 
-    def __enter__(self) -> None:
-        """Begin the block."""
-        self._task: asyncio.Task[object] = asyncio.current_task()  # type: ignore[assignment]  # (ASGI runs in one)
-        self._watcher = asyncio.create_task(self._watch(self._task))
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool:
-        """End the block; a cancellation by the disconnect goes no further."""
-        self._watcher.cancel()
-        ended = self._gone and isinstance(error, asyncio.CancelledError)
-        if ended:
-            self._task.uncancel()
-        return ended
+    watcher = asyncio.create_task(watch())
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not gone:
+            raise
+        task.uncancel()  # type: ignore[union-attr]
+    finally:
+        watcher.cancel()
 
 
 def upstream_of(provider: object) -> Upstream | None:
@@ -192,9 +180,9 @@ async def _abort(scope: Scope) -> None:
         await abort()
 
 
-def _readable(scope: Scope) -> Scope:
+def readable(scope: Scope) -> Scope:
     """Leave out the headers that Llama Stack raises over: it decodes them as UTF-8."""
-    headers = scope["headers"]
+    headers = scope.get("headers", [])
     if all(value.isascii() for _, value in headers):
         return scope
     return {**scope, "headers": [pair for pair in headers if pair[1].isascii()]}

@@ -6,10 +6,10 @@ context each time and leaks descriptors.
 
 import asyncio
 import select
-from collections.abc import Callable  # noqa: TC003 (mypy and readers see it at run time)
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from http import HTTPStatus
-from types import TracebackType
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
@@ -20,7 +20,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import StreamReader
 from multidict import CIMultiDict
 
-from lls_openai.relay.errors import RelayError, UpstreamTimeout, UpstreamUnreachable
+from lls_openai.relay.errors import RelayError
 from lls_openai.relay.routes import Route
 from lls_openai.relay.upstream import Upstream
 
@@ -181,8 +181,8 @@ async def post(
         text: the JSON text.
 
     Raises:
-        UpstreamUnreachable: no connection, or no answer on it.
-        UpstreamTimeout: the upstream was silent for too long.
+        RelayError: no connection, or no answer on it.
+        RelayError: the upstream was silent for too long.
     """
     body = _Body(text)
     del text
@@ -219,8 +219,9 @@ def _until_head(timeout: aiohttp.ClientTimeout) -> float:
     return (timeout.connect or 0) + (timeout.sock_read or 0)
 
 
-class upstream_errors:  # noqa: N801 (a context manager is named for what it does)
-    """Turns what an HTTP client raises into an error of the contract.
+@contextmanager
+def upstream_errors(broken: str = "upstream_unreachable") -> Iterator[None]:
+    """Turn what an HTTP client raises into an error of the contract.
 
     The message is one of ours; the client's own may show what was sent.
 
@@ -228,28 +229,14 @@ class upstream_errors:  # noqa: N801 (a context manager is named for what it doe
         broken: what stands for everything but a timeout.
 
     Raises:
-        RelayError: at the end of the block, in the place of the client's.
+        RelayError: in the place of the client's.
     """
-
-    __slots__ = ("_broken",)
-
-    def __init__(self, broken: type[RelayError] = UpstreamUnreachable) -> None:
-        self._broken = broken
-
-    def __enter__(self) -> None:
-        """Begin the block."""
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Translate the error, if there is one."""
-        if isinstance(error, TimeoutError):
-            raise UpstreamTimeout(_SILENT) from None
-        if isinstance(error, _CLIENT_ERRORS):
-            raise self._broken(_explain(error)) from None
+    try:
+        yield
+    except TimeoutError:
+        raise RelayError("upstream_timeout", _SILENT) from None
+    except _CLIENT_ERRORS as error:
+        raise RelayError(broken, _explain(error)) from None
 
 
 def _explain(error: Exception) -> str:

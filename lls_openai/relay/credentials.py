@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from lls_openai.relay.errors import InvalidProviderData, MissingApiKey
+from lls_openai.relay.errors import RelayError
 
 PROVIDER_DATA_HEADERS = (b"x-llamastack-provider-data", b"x-ogx-provider-data")
 
@@ -56,8 +56,8 @@ def read_credentials(headers: RequestHeaders, *, bearer_is_key: bool) -> Credent
             when the server itself asks for a token there.
 
     Raises:
-        InvalidProviderData: the header is not a JSON object, or what it holds is not
-            of the right form.
+        RelayError: the header is not a JSON object, or what it holds is not of the
+            right form.
     """
     sent = _read_once(headers)
     data: dict[str, Any] = {}
@@ -67,7 +67,7 @@ def read_credentials(headers: RequestHeaders, *, bearer_is_key: bool) -> Credent
     for each in ("passthrough_api_key", "passthrough_url"):
         if not isinstance(data.get(each, ""), str | None):
             message = f"{each} in the provider data is not a string"
-            raise InvalidProviderData(message, each)
+            raise RelayError("invalid_provider_data", message, each)
     own = sent.get(b"x-api-key", b"").decode("latin-1")
     key = data.get("passthrough_api_key") or own
     is_bearer = not key and bearer_is_key
@@ -76,9 +76,11 @@ def read_credentials(headers: RequestHeaders, *, bearer_is_key: bool) -> Credent
     return Credentials(_sendable(key), is_bearer, data)
 
 
-def missing_api_key() -> MissingApiKey:
+def missing_api_key() -> RelayError:
     """Make the error that shows a caller how to send its key."""
-    return MissingApiKey(f"No API key. Send yours with each request: {HOW_TO_SEND}")
+    return RelayError(
+        "missing_api_key", f"No API key. Send yours with each request: {HOW_TO_SEND}"
+    )
 
 
 def _read_once(headers: RequestHeaders) -> dict[bytes, bytes]:
@@ -87,7 +89,9 @@ def _read_once(headers: RequestHeaders) -> dict[bytes, bytes]:
     for name, value in headers:
         if name in _READ:
             if name in sent:
-                raise InvalidProviderData(f"More than one {name.decode()}: send one")
+                raise RelayError(
+                    "invalid_provider_data", f"More than one {name.decode()}: send one"
+                )
             sent[name] = value
     return sent
 
@@ -99,7 +103,7 @@ def _decode(value: bytes) -> dict[str, Any]:
         data = None
     if not isinstance(data, dict):
         message = f"The provider data is not a JSON object. Send {HOW_TO_SEND}"
-        raise InvalidProviderData(message)
+        raise RelayError("invalid_provider_data", message)
     return data
 
 
@@ -113,5 +117,5 @@ def _sendable(key: str) -> str | None:
     """Accept a key that can stand in a header, so that it cannot end one."""
     if not (key.isascii() and key.isprintable()):
         message = "The key is not a printable ASCII string"
-        raise InvalidProviderData(message, "passthrough_api_key")
+        raise RelayError("invalid_provider_data", message, "passthrough_api_key")
     return key.strip() or None

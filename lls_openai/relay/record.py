@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import MutableMapping
+from dataclasses import dataclass, field
 from typing import Any
 
 # Inside a JSON string the quotes would be escaped: this matches the field only.
@@ -11,29 +12,18 @@ _TOKENS = re.compile(rb'"(?:completion|output)_tokens"\s*:\s*(\d{1,12})')
 _NAME = "lls_openai.record"
 
 
+@dataclass(slots=True)
 class Record:
     """One request: the door makes it, the relay fills it, log and metrics read it."""
 
-    __slots__ = (
-        "code",
-        "first",
-        "model",
-        "provider",
-        "started",
-        "stream",
-        "success",
-        "tokens",
-    )
-
-    def __init__(self) -> None:
-        self.started = time.perf_counter()
-        self.first: float | None = None
-        self.model: str | None = None
-        self.provider: str | None = None
-        self.code: str | None = None
-        self.stream = False
-        self.success = False
-        self.tokens = 0
+    started: float = field(default_factory=time.perf_counter)
+    first: float | None = None
+    model: str | None = None
+    provider: str | None = None
+    code: str | None = None
+    stream: bool = False
+    success: bool = False
+    tokens: int = 0
 
     def relayed(self, model: str, provider: str, *, stream: bool) -> None:
         """Note that the call is for an upstream.

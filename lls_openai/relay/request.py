@@ -7,13 +7,7 @@ import msgspec
 from starlette.types import Receive
 
 from lls_openai.relay.credentials import RequestHeaders
-from lls_openai.relay.errors import (
-    InvalidRequestBody,
-    RequestTooLarge,
-    ServerBusy,
-    UnsupportedContentEncoding,
-    UnsupportedMediaType,
-)
+from lls_openai.relay.errors import RelayError, too_large
 
 # A body of millions of top-level fields would cost more memory than its own size.
 # No request a vendor accepts has this many colons.
@@ -23,7 +17,7 @@ MANY_COLONS = 500_000
 # in it takes four times the body's size.
 PIECE = 64 * 1024
 
-_LENGTH = re.compile(rb"0*(\d{1,18})")
+_LENGTH = re.compile(rb"\d{1,18}")
 _JSON = re.compile(rb"\s*application/([\w.-]+\+)?json\s*(;|$)", re.IGNORECASE)
 
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -63,7 +57,9 @@ class Share:
             ServerBusy: with them there would be too many.
         """
         if self._all.held + size > self._all.limit:
-            raise ServerBusy("Too many requests with large bodies: try again")
+            raise RelayError(
+                "server_busy", "Too many requests with large bodies: try again"
+            )
         self._all.held += size
         self._taken += size
 
@@ -83,7 +79,7 @@ class RequestBody:
         text: the body as received.
 
     Raises:
-        InvalidRequestBody: it is not a JSON object with a string `model`.
+        RelayError: it is not a JSON object with a string `model`.
     """
 
     __slots__ = ("_fields", "model", "stream")
@@ -96,7 +92,7 @@ class RequestBody:
             self._fields = _decode_fields(text)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             message = "The body is not a JSON object in UTF-8"
-            raise InvalidRequestBody(message) from None
+            raise RelayError("invalid_request_body", message) from None
         self.model = _model(self._fields.get("model"))
         self.stream = bytes(self._fields.get("stream", b"")) == b"true"
 
@@ -120,15 +116,12 @@ async def read_body(
         share: counts the bytes that are held.
 
     Raises:
-        UnsupportedContentEncoding: the body is compressed.
-        UnsupportedMediaType: it is not JSON, by its type.
-        RequestTooLarge: it is announced or turns out to be over the limit; what is
-            over it is never held.
-        ServerBusy: too much is held already.
+        RelayError: the body is compressed, not JSON by its type, over the limit (what
+            is over it is never held), or one too many.
         Disconnected: the caller disconnected.
     """
     if _announced(dict(headers)) > limit:
-        raise RequestTooLarge(limit)
+        raise too_large(limit)
     chunks: list[bytes] = []
     size, more = 0, True
     while more:
@@ -138,7 +131,7 @@ async def read_body(
         chunk, more = message.get("body", b""), message.get("more_body", False)
         size += len(chunk)
         if size > limit:
-            raise RequestTooLarge(limit)
+            raise too_large(limit)
         share.take(len(chunk))
         chunks.append(chunk)
     return b"".join(chunks)
@@ -148,17 +141,17 @@ def _announced(headers: dict[bytes, bytes]) -> int:
     """Check the headers that describe the body, and give its announced length."""
     if headers.get(b"content-encoding", b"identity").lower() != b"identity":
         message = "The body is compressed: send it as it is, without Content-Encoding"
-        raise UnsupportedContentEncoding(message)
+        raise RelayError("unsupported_content_encoding", message)
     # Any page may have a browser send another type here, unasked (CORS).
     if not _JSON.match(headers.get(b"content-type", b"")):
         message = (
             "The body is not JSON by its type: send Content-Type: application/json"
         )
-        raise UnsupportedMediaType(message)
+        raise RelayError("unsupported_media_type", message)
     length = _LENGTH.fullmatch(headers.get(b"content-length", b"0"))
     if not length:
-        raise InvalidRequestBody("Content-Length is no length")
-    return int(length[1])
+        raise RelayError("invalid_request_body", "Content-Length is no length")
+    return int(length[0])
 
 
 def _check_utf8(text: bytes) -> None:
@@ -168,7 +161,9 @@ def _check_utf8(text: bytes) -> None:
         decoder.decode(text[at : at + PIECE])
     decoder.decode(b"", final=True)
     if text.count(b":") > MANY_COLONS:
-        raise InvalidRequestBody(f"The body has more than {MANY_COLONS:,} colons")
+        raise RelayError(
+            "invalid_request_body", f"The body has more than {MANY_COLONS:,} colons"
+        )
 
 
 def _model(value: msgspec.Raw | None) -> str:
@@ -176,4 +171,4 @@ def _model(value: msgspec.Raw | None) -> str:
         return _decode_text(value or b"")
     except msgspec.DecodeError:
         message = "The body names no model: give `model` as a string"
-        raise InvalidRequestBody(message, "model") from None
+        raise RelayError("invalid_request_body", message, "model") from None

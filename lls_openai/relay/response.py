@@ -11,12 +11,7 @@ from aiohttp import ClientResponse
 from starlette.types import Send
 
 from lls_openai.relay.client import upstream_errors
-from lls_openai.relay.errors import (
-    AnswerHeaders,
-    RelayError,
-    UpstreamDisconnected,
-    UpstreamUnreachable,
-)
+from lls_openai.relay.errors import AnswerHeaders, RelayError
 from lls_openai.relay.gemini import mend_error
 from lls_openai.relay.record import Record
 
@@ -85,7 +80,7 @@ async def relay_answer(
         BrokenOff: it broke off after a part of its answer went to the caller.
     """
     if response.status not in _FINAL:
-        raise UpstreamUnreachable("The upstream's answer is not HTTP")
+        raise RelayError("upstream_unreachable", "The upstream's answer is not HTTP")
     headers = _passed(response)
     kind = dict(headers).get(b"content-type", b"").partition(b";")[0].strip().lower()
     is_stream = kind == b"text/event-stream"
@@ -195,7 +190,7 @@ async def _relay_events(
     """Relay a stream and say if it was whole; if not, it ends with an error event."""
     events = _Events()
     try:
-        with upstream_errors(UpstreamDisconnected):
+        with upstream_errors("upstream_disconnected"):
             while chunk := await response.content.readany():
                 if whole := events.feed(chunk):
                     record.observe(whole)
@@ -213,7 +208,7 @@ async def _relay_events(
 async def _relay_pieces(response: ClientResponse, send: Send) -> None:
     """Relay bytes as they arrive, without a look at what they are."""
     try:
-        with upstream_errors(UpstreamDisconnected):
+        with upstream_errors("upstream_disconnected"):
             while chunk := await response.content.readany():
                 await _send(send, chunk)
     except RelayError:

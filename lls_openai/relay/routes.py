@@ -6,7 +6,7 @@ from llama_stack_api import ModelType
 from starlette.routing import BaseRoute, Match
 from starlette.types import Scope
 
-from lls_openai.relay.errors import MethodNotAllowed, RelayError, UnknownRoute
+from lls_openai.relay.errors import RelayError
 
 # A longer path is not repeated in a message.
 LONGEST_PATH = 128
@@ -57,7 +57,7 @@ def refusal(scope: Scope, routes: list[BaseRoute]) -> RelayError | None:
     """
     path = scope["path"]
     if path in ROUTES:
-        return None if scope["method"] == "POST" else MethodNotAllowed(path, ["POST"])
+        return None if scope["method"] == "POST" else _wrong_method(path, {"POST"})
     # Starlette takes "/v1/chat/completions\n" for the route without the line feed.
     if not path.isprintable():
         return unknown_route(path)
@@ -66,10 +66,18 @@ def refusal(scope: Scope, routes: list[BaseRoute]) -> RelayError | None:
         return None
     partly = (route for match, route in found if match is Match.PARTIAL)
     methods = {each for route in partly for each in getattr(route, "methods", ())}
-    return MethodNotAllowed(path, methods) if methods else unknown_route(path)
+    return _wrong_method(path, methods) if methods else unknown_route(path)
 
 
-def unknown_route(path: str) -> UnknownRoute:
+def _wrong_method(path: str, methods: set[str]) -> RelayError:
+    """Make the error that names the right ones (RFC 9110, section 15.5.6)."""
+    allowed = ", ".join(sorted(methods))
+    headers = [(b"allow", allowed.encode())]
+    message = f"{path} takes {allowed}"
+    return RelayError("method_not_allowed", message, headers=headers)
+
+
+def unknown_route(path: str) -> RelayError:
     """Make the error that names the routes, and explains a wrong base URL."""
     if f"/v1{path}" in ROUTES or f"/v1{path}" == "/v1/models":
         hint = "The base URL lacks /v1 at its end. "
@@ -79,4 +87,6 @@ def unknown_route(path: str) -> UnknownRoute:
         hint = ""
     shown = path if path.isprintable() and len(path) <= LONGEST_PATH else "That path"
     routes = ", ".join([*(f"POST {each}" for each in ROUTES), *_OPEN])
-    return UnknownRoute(f"{shown} is no route here. {hint}Open: {routes}")
+    return RelayError(
+        "unknown_route", f"{shown} is no route here. {hint}Open: {routes}"
+    )

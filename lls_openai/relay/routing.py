@@ -17,7 +17,7 @@ from llama_stack_api import Api, Inference, Model, ModelNotFoundError
 from llama_stack_api.common.errors import ModelTypeError
 from starlette.types import Scope
 
-from lls_openai.relay.errors import InvalidRequestBody, ModelNotFound
+from lls_openai.relay.errors import RelayError
 from lls_openai.relay.routes import Route
 
 # A longer name is no model's; it is not looked up, nor repeated.
@@ -89,7 +89,7 @@ class Routing:
             raise _not_found(name, listed) from None
         except ModelTypeError:
             message = f"This model is not of the type {route.model_type.value}"
-            raise InvalidRequestBody(message, "model") from None
+            raise RelayError("invalid_request_body", message, "model") from None
         return provider, model, full if full in listed else OTHER
 
 
@@ -98,15 +98,15 @@ def _full_name(name: str, models: Iterable[Model]) -> str:
     fitting = sorted(m.identifier for m in models if m.provider_resource_id == name)
     if len(fitting) > 1:
         message = f"Several models here have that name: {', '.join(fitting)}"
-        raise ModelNotFound(message, "model")
+        raise RelayError("model_not_found", message, "model")
     return fitting[0] if fitting else name
 
 
-def _not_found(name: str, listed: Iterable[str]) -> ModelNotFound:
+def _not_found(name: str, listed: Iterable[str]) -> RelayError:
     named = f"'{name}'" if len(name) <= LONGEST_NAME else "That name"
     message = (
         f"{named} is no model of a provider here. "
         f"Registered: {', '.join(sorted(listed)) or 'none'}. "
         "Another is called as <provider>/<the vendor's name for it>"
     )
-    return ModelNotFound(message, "model")
+    return RelayError("model_not_found", message, "model")

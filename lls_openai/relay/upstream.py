@@ -5,6 +5,9 @@ import ssl
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.request import (
+    proxy_bypass_environment,  # type: ignore[attr-defined]  # (typeshed lacks it)
+)
 
 from aiohttp import ClientTimeout
 from llama_stack.providers.utils.forward_headers import build_forwarded_headers
@@ -22,11 +25,7 @@ from lls_openai.relay.credentials import (
     RequestHeaders,
     missing_api_key,
 )
-from lls_openai.relay.errors import (
-    ModelNotFound,
-    RequestTooLarge,
-    UpstreamNotAllowed,
-)
+from lls_openai.relay.errors import RelayError, too_large
 from lls_openai.relay.routes import ROUTES, Route
 
 if TYPE_CHECKING:
@@ -51,10 +50,6 @@ _OWN_HEADERS = {
 }
 
 _VERSION = re.compile(r"/v\d+((alpha|beta)\d*)?(/|$)")
-_TLS_VERSIONS = {
-    "TLSv1.2": ssl.TLSVersion.TLSv1_2,
-    "TLSv1.3": ssl.TLSVersion.TLSv1_3,
-}
 
 
 class Upstream:
@@ -108,16 +103,16 @@ class Upstream:
         if allowed is not None and model not in allowed:
             names = ", ".join(allowed) or "none"
             message = f"This provider allows these models only: {names}"
-            raise ModelNotFound(message, "model")
+            raise RelayError("model_not_found", message, "model")
         if body_bytes > self.config.max_request_bytes:
-            raise RequestTooLarge(self.config.max_request_bytes)
+            raise too_large(self.config.max_request_bytes)
         url = credentials.upstream_url
         if url is not None and url.rstrip("/") not in self._own:
             message = (
                 "passthrough_url is not this provider's upstream, which is "
                 f"{self._given}: leave it out or send that"
             )
-            raise UpstreamNotAllowed(message, "passthrough_url")
+            raise RelayError("upstream_not_allowed", message, "passthrough_url")
 
     def headers(
         self, caller: RequestHeaders, credentials: Credentials, route: Route
@@ -171,18 +166,14 @@ def _timeout(timeout: float | TimeoutConfig | None) -> ClientTimeout:
 
 def _proxy(proxy: ProxyConfig | None, upstream: URL) -> URL | None:
     """Choose the proxy as `ProxyConfig` describes it; the environment has no say."""
-    if proxy is None or _bypasses(upstream.host or "", proxy.no_proxy or []):
+    if proxy is None:
+        return None
+    # "*" stands for all hosts, "*.name" for those below a name.
+    names = [n if n == "*" else n.removeprefix("*") for n in proxy.no_proxy or []]
+    if proxy_bypass_environment(upstream.host or "", {"no": ",".join(names)}):
         return None
     chosen = proxy.url or (proxy.https if upstream.scheme == "https" else proxy.http)
     return URL(str(chosen)) if chosen else None
-
-
-def _bypasses(host: str, no_proxy: list[str]) -> bool:
-    """Whether a host is listed, or below a domain that is; "*" stands for all."""
-    names = (name.lstrip("*.").lower() for name in no_proxy)
-    return "*" in no_proxy or any(
-        host == name or host.endswith(f".{name}") for name in names
-    )
 
 
 def _tls(tls: TLSConfig | None, proxy: ProxyConfig | None) -> ssl.SSLContext | bool:
@@ -204,7 +195,7 @@ def _context(tls: TLSConfig) -> ssl.SSLContext:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     if tls.min_version:
-        context.minimum_version = _TLS_VERSIONS[tls.min_version]
+        context.minimum_version = ssl.TLSVersion[tls.min_version.replace(".", "_")]
     if tls.ciphers:
         context.set_ciphers(":".join(tls.ciphers))
     if tls.client_cert and tls.client_key:

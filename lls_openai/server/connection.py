@@ -14,7 +14,7 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
-from lls_openai.relay.errors import HeadTooLarge, InvalidRequest, RelayError
+from lls_openai.relay.errors import RelayError
 from lls_openai.server.front import LINGER_BYTES
 
 # The largest head, in bytes: what uvicorn allows with h11, its other parser. It is
@@ -29,7 +29,7 @@ PIPELINED = 32
 # How often a connection is looked at while it may wait.
 LOOKS = 4
 
-_REASONS = {400: b"Bad Request", 431: b"Request Header Fields Too Large"}
+HEAD_TOO_LARGE = b"431 Request Header Fields Too Large"
 
 
 def accept_with_bounds(config: Config, caller_timeout: float) -> None:
@@ -105,10 +105,12 @@ class Connection(HttpToolsProtocol):
         except httptools.HttpParserUpgrade as offer:
             self._decline_upgrade(data[offer.args[0] :])
         except httptools.HttpParserError:
-            self._refuse(InvalidRequest("That is no HTTP/1.1 request"))
+            self._refuse(
+                RelayError("invalid_http_request", "That is no HTTP/1.1 request")
+            )
         if self._pending > HEAD_BYTES:
             message = f"The request's head is over the limit of {HEAD_BYTES:,} bytes"
-            self._refuse(HeadTooLarge(message))
+            self._refuse(RelayError("request_too_large", message), HEAD_TOO_LARGE)
 
     def _decline_upgrade(self, rest: bytes) -> None:
         """Read on in HTTP/1.1, as RFC 9110, section 7.8, allows.
@@ -125,7 +127,7 @@ class Connection(HttpToolsProtocol):
         if rest:
             self.data_received(rest)
 
-    def _refuse(self, error: RelayError) -> None:
+    def _refuse(self, error: RelayError, line: bytes = b"400 Bad Request") -> None:
         """Answer what is no request, and discard whatever else comes.
 
         In the middle of an answer nothing is written: it ends, then the connection.
@@ -139,9 +141,8 @@ class Connection(HttpToolsProtocol):
         self.logger.warning(error.message)
         body = error.body()
         self.transport.write(
-            b"HTTP/1.1 %d %b\r\nconnection: close\r\ncontent-type: application/json\r\n"
-            b"content-length: %d\r\n\r\n%b"
-            % (error.status, _REASONS[error.status], len(body), body)
+            b"HTTP/1.1 %b\r\nconnection: close\r\ncontent-type: application/json\r\n"
+            b"content-length: %d\r\n\r\n%b" % (line, len(body), body)
         )
         if self.transport.can_write_eof():
             self.transport.write_eof()

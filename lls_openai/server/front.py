@@ -56,8 +56,6 @@ class Front:
 class _Exchange:
     """One request and its answer."""
 
-    __slots__ = ("_abort", "_receive", "_send", "_unread", "request_id", "status")
-
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._receive = receive
         self._send = send

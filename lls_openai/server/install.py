@@ -16,8 +16,8 @@ from llama_stack.core.exceptions import translate_exception
 from llama_stack.core.server import server
 from starlette.types import Message, Receive, Scope, Send
 
-from lls_openai.relay.app import Relay
-from lls_openai.relay.errors import error_body, send_json
+from lls_openai.relay.app import Relay, readable
+from lls_openai.relay.errors import error_body, send_error
 from lls_openai.relay.record import record_of
 from lls_openai.relay.routes import is_anthropic, unknown_route
 from lls_openai.server.lifecycle import serving
@@ -75,8 +75,7 @@ class RouteAuthorization(server.RouteAuthorizationMiddleware):  # type: ignore[m
         except _Refused:
             error = unknown_route(scope["path"])
             record_of(scope).code = error.code
-            body = error.body(anthropic=is_anthropic(scope["path"]))
-            await send_json(send, error.status, error.headers, body)
+            await send_error(send, error, anthropic=is_anthropic(scope["path"]))
 
 
 class _Refused(Exception):  # noqa: N818 (not an error)
@@ -103,14 +102,8 @@ class Authentication(server.AuthenticationMiddleware):  # type: ignore[misc]
     """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse such a token, and leave every other to the stock middleware."""
-        headers = dict(scope.get("headers", ()))
-        if headers.get(b"authorization", b"").isascii():
-            await super().__call__(scope, receive, send)
-            return
-        message = "The token is not a printable ASCII string"
-        body = error_body(message, "authentication_error", None, None)
-        await send_json(send, HTTPStatus.UNAUTHORIZED, [], body)
+        """Keep such a token from the stock middleware, which then misses one."""
+        await super().__call__(readable(scope), receive, send)
 
 
 _OURS = {
