@@ -1,35 +1,87 @@
-"""What tests share: a clean environment, the upstream, and the real server."""
+"""Fixtures: a clean environment, the mock upstream, and the servers tests share.
 
-from collections.abc import Iterator
+A test says by marks on which variation of run.yaml its `server` runs::
+
+    @pytest.mark.providers({"small": {"max_request_bytes": 1000}})
+    @pytest.mark.server({"server": {"cors": True}}, env={"LLS_WORKERS": "2"})
+
+What tests ask for by `providers` alone stands in one server that they share.
+"""
+
+import os
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import httpx
 import pytest
 
-from tests import environment
-from tests.server import RUN_YAML, Server
-from tests.upstream import Upstream, in_background
+from tests.support.network import Network
+from tests.support.server import Server, Servers, Variation, clean_environment
+from tests.support.upstream import Upstream, in_background
+
+# What the marks of all collected tests ask for, in the order of the tests.
+_variations = pytest.StashKey[dict[pytest.Item, Variation]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marks."""
+    for mark in (
+        "providers(configs): further passthrough providers of the test's server",
+        "server(run_yaml, **variation): how the test's server differs from run.yaml",
+    ):
+        config.addinivalue_line("markers", mark)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Find out which servers are needed."""
+    items = [i for i in session.items if "server" in getattr(i, "fixturenames", ())]
+    asked = {item: _asked(item) for item in items}
+    shared: dict[str, Any] = {}
+    for variation in asked.values():
+        plain = variation.providers if _is_plain(variation) else {}
+        for name, settings in plain.items():
+            if shared.setdefault(name, settings) != settings:
+                raise pytest.UsageError(f"two configurations of provider {name}")
+    everyone = Variation(providers=shared)
+    session.config.stash[_variations] = {
+        item: everyone if variation.providers and _is_plain(variation) else variation
+        for item, variation in asked.items()
+    }
+
+
+def _is_plain(variation: Variation) -> bool:
+    return variation == Variation(providers=variation.providers)
+
+
+def _asked(item: pytest.Item) -> Variation:
+    providers: dict[str, Any] = {}
+    for mark in item.iter_markers("providers"):
+        providers |= mark.args[0]
+    closest = item.get_closest_marker("server") or pytest.mark.server().mark
+    fields = dict(closest.kwargs)
+    providers |= fields.pop("providers", {})
+    run_yaml = closest.args[0] if closest.args else {}
+    return Variation(run_yaml, providers, **fields)
 
 
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def clean_environ(monkeypatch: pytest.MonkeyPatch) -> None:
     """Remove keys, proxies and settings of this machine from every test."""
-    for name in environment.foreign_names():
+    for name in os.environ.keys() - clean_environment().keys():
         monkeypatch.delenv(name)
 
 
 @pytest.fixture(scope="session")
 def running_upstream() -> Iterator[Upstream]:
-    """The upstream of the whole session; tests take `upstream`."""
+    """The mock of the whole session; tests take `upstream`."""
     with in_background() as running:
         yield running
 
 
 @pytest.fixture
 def upstream(running_upstream: Upstream) -> Iterator[Upstream]:
-    """The upstream, with nothing recorded and no script; a faulty script fails."""
+    """The mock, with nothing recorded and no script; a script that raises fails."""
     running_upstream.reset()
     yield running_upstream
     faults = [fault for vendor in running_upstream.vendors for fault in vendor.faults]
@@ -38,59 +90,65 @@ def upstream(running_upstream: Upstream) -> Iterator[Upstream]:
 
 
 @pytest.fixture(scope="session")
-def server(
+def network(
     running_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Server]:
-    """The server as everyone runs it, on run.yaml and the session's upstream."""
-    directory = tmp_path_factory.mktemp("server")
-    with Server(directory, variables=running_upstream.environment) as running:
-        yield running
+) -> Iterator[Network]:
+    """The mock behind TLS, a proxy, an authority, and ports that do not answer."""
+    with ExitStack() as stack:
+        yield Network(tmp_path_factory.mktemp("network"), running_upstream, stack)
 
 
 @pytest.fixture(scope="session")
-def http() -> Iterator[httpx.Client]:
-    """An HTTP client for all tests: making one takes longer than a request."""
-    # uvicorn closes idle connections after 5 s: never a call on one just then.
-    limits = httpx.Limits(keepalive_expiry=2)
-    with httpx.Client(trust_env=False, timeout=30, limits=limits) as client:
-        yield client
+def servers(
+    network: Network,
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Servers]:
+    """The shared servers; those that the collected tests need boot in background."""
+    servers = Servers(tmp_path_factory.mktemp("servers"), network.env)
+    for variation in request.config.stash[_variations].values():
+        servers.boot(variation)
+    yield servers
+    servers.close()
 
 
-class StartServer(Protocol):
-    """Starts a server of a test's own; it is stopped at the end of the test."""
-
-    def __call__(
-        self,
-        *,
-        run_yaml: Path = ...,
-        variables: dict[str, str] | None = None,
-        port: int | None = None,
-        work: Path | None = None,
-    ) -> Server:
-        """Start it on the session's upstream, unless `variables` say otherwise."""
+@pytest.fixture(autouse=True, scope="session")
+def _booting(request: pytest.FixtureRequest) -> None:
+    """Begin with the boots before the first test that waits for one."""
+    if request.config.stash[_variations]:
+        request.getfixturevalue("servers")
 
 
 @pytest.fixture
-def start_server(
-    running_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[StartServer]:
-    """Start further servers, with a run.yaml and variables of the test's own."""
-    with ExitStack() as started:
+def server(servers: Servers, request: pytest.FixtureRequest) -> Server:
+    """The shared server of this test, as its marks want it; never stop it."""
+    return servers.get(request.config.stash[_variations][request.node])
+
+
+@pytest.fixture
+def client(servers: Servers, server: Server, network: Network) -> httpx.Client:
+    """An HTTP client bound to `server`; it has no key of its own."""
+    return servers.client(server, network.trusting)
+
+
+@pytest.fixture
+def start_server(servers: Servers) -> Iterator[Callable[..., Server]]:
+    """Start servers of the test's own: `start_server(run_yaml, env=..., port=...)`.
+
+    `ready=False` does not wait until it answers.
+    """
+    with ExitStack() as stack:
 
         def start(
+            run_yaml: dict[str, Any] | None = None,
             *,
-            run_yaml: Path = RUN_YAML,
-            variables: dict[str, str] | None = None,
             port: int | None = None,
-            work: Path | None = None,
+            ready: bool = True,
+            **fields: Any,  # noqa: ANN401 - those of Variation
         ) -> Server:
-            running = Server(
-                tmp_path_factory.mktemp("server"),
-                run_yaml=run_yaml,
-                variables=running_upstream.environment | (variables or {}),
-                port=port,
-                work=work,
-            )
-            return started.enter_context(running)
+            variation = Variation(run_yaml or {}, **fields)
+            server = servers.start(variation, port, ready=ready)
+            stack.callback(server.kill)
+            return server
 
         yield start

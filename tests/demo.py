@@ -3,8 +3,6 @@
 `make demo`, or `python -m tests.demo` in the project's folder.
 """
 
-import http.client
-import json
 import os
 import signal
 import socket
@@ -29,27 +27,24 @@ if __name__ == "__main__":
     for ending in ENDINGS:
         signal.signal(ending, leave)
 
-from tests import environment
-from tests.server import PROJECT, Server, ServerError
-from tests.upstream import in_background
+import httpx
 
-KEYS = {
-    "OPENAI_API_KEY": "made-up-openai-key",
-    "GEMINI_API_KEY": "made-up-gemini-key",
-    "ANTHROPIC_API_KEY": "made-up-anthropic-key",
-}
-# No other provider is called: the mock upstream does not stand in for it.
-MOCKED = {"openai", "openai-mini", "gemini", "anthropic"}
+from tests.support.server import (
+    PROJECT,
+    Server,
+    ServerError,
+    Variation,
+    clean_environment,
+)
+from tests.support.upstream import in_background
+from tests.support.vendors import KEYS
+
+# No other provider is called: the mock does not stand in for it.
+MOCKED = ("openai/", "openai-mini/", "gemini/", "anthropic/")
 # Seconds between two pieces of a streamed answer, so that one sees them arrive.
 PAUSE = 0.05
 
 say = partial(print, flush=True)
-
-
-def fail(message: str) -> NoReturn:
-    """End with `message` and status 1."""
-    print(message, file=sys.stderr)
-    sys.exit(1)
 
 
 def free_port() -> int:
@@ -59,57 +54,42 @@ def free_port() -> int:
         with socket.create_server(("127.0.0.1", int(text))):
             return int(text)
     except (OverflowError, ValueError):
-        fail(f"LLAMA_STACK_PORT is not a port: {text}")
+        sys.exit(f"LLAMA_STACK_PORT is not a port: {text}")
     except OSError as error:
-        fail(
+        sys.exit(
             f"Port {text}: {os.strerror(error.errno or 0)}. Stop the program that uses "
             "it, or choose another port: LLAMA_STACK_PORT=8399 make demo"
         )
 
 
-def client(port: int) -> int:
-    """Let main.py call the models of the server on `port`; return its exit status."""
-    connection = http.client.HTTPConnection("127.0.0.1", port)
-    connection.request("GET", "/v1/models")
-    names = [model["id"] for model in json.load(connection.getresponse())["data"]]
-    connection.close()
-    models = [f"--model={name}" for name in names if name.split("/")[0] in MOCKED]
-    command = [sys.executable, "main.py", f"--url=http://127.0.0.1:{port}", *models]
-    variables = environment.clean() | KEYS
-    return subprocess.run(command, cwd=PROJECT, env=variables, check=False).returncode
-
-
 def demonstrate(port: int) -> int:
-    """Show it all, with the server on `port`; return the client's exit status.
-
-    Raises:
-        ServerError: The server did not start.
-    """
+    """Show it all, with the server on `port`; return the client's exit status."""
     with ExitStack() as stack:
-        directory = stack.enter_context(tempfile.TemporaryDirectory())
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         stack.callback(say, "\nThe server and the mock are stopped.")
         say("Starting a mock of OpenAI, Gemini and Anthropic.")
         upstream = stack.enter_context(in_background())
         for vendor in upstream.vendors:
             vendor.pause = PAUSE
         say(f"Starting the server on port {port}: llama stack run run.yaml")
-        server = Server(Path(directory), variables=upstream.environment, port=port)
-        stack.enter_context(server)
+        server = Server(directory, Variation(), upstream.environment, port)
+        stack.callback(server.kill)
+        server.wait_ready()
         say("Asking its models, with made-up keys: python main.py\n")
-        return client(server.port)
+        keys = {f"{name.upper()}_API_KEY": key for name, key in KEYS.items()}
+        listed = httpx.get(f"{server.url}/v1/models", trust_env=False).json()["data"]
+        models = [f"--model={m['id']}" for m in listed if m["id"].startswith(MOCKED)]
+        client = [sys.executable, "main.py", f"--url={server.url}", *models]
+        env = clean_environment() | keys
+        return subprocess.run(client, cwd=PROJECT, env=env, check=False).returncode
 
 
 def main() -> int:
-    """Run the demonstration.
-
-    Returns:
-        The exit status: 0 when every model answered, 1 when something failed, and
-        128 + the signal's number after Ctrl-C or another signal.
-    """
+    """Run the demonstration: 0 when every model answered, 1 when something failed."""
     try:
         status = demonstrate(free_port())
     except ServerError as error:
-        fail(f"The server did not start: {error}")
+        sys.exit(f"The server did not start: {error}")
     if status == 0:
         say("Next: cp .env.example .env, put your keys into it, run `make server`, and")
         say("`make client` in another terminal.")

@@ -1,1 +1,0 @@
-"""A folder that PYTHONPATH names, so that Python finds the module in it by itself."""

@@ -1,0 +1,251 @@
+"""The caller's side: paths, keys, bodies, events, and HTTP as bytes on a socket."""
+
+import json
+import socket
+import ssl
+import struct
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Self
+
+import h11
+import httpx
+
+from tests.support.vendors import KEYS
+from tests.support.wire import Json
+
+CHAT = "/v1/chat/completions"
+COMPLETIONS = "/v1/completions"
+EMBEDDINGS = "/v1/embeddings"
+RESPONSES = "/v1/responses"
+MESSAGES = "/v1/messages"
+COUNT_TOKENS = "/v1/messages/count_tokens"
+MODELS = "/v1/models"
+ROUTES = (CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, MESSAGES, COUNT_TOKENS)
+
+MODEL = "openai/gpt-4o"
+CLAUDE = "anthropic/claude-haiku-4-5-20251001"
+HELLO = {"role": "user", "content": "hello"}
+
+
+def bearer(key: str = KEYS["openai"]) -> dict[str, str]:
+    """The key as OpenAI's clients send it."""
+    return {"authorization": f"Bearer {key}"}
+
+
+def x_api_key(key: str = KEYS["anthropic"]) -> dict[str, str]:
+    """The key as Anthropic's clients send it, with the version they send."""
+    return {"x-api-key": key, "anthropic-version": "2023-06-01"}
+
+
+def provider_data(key: str = KEYS["openai"], **more: object) -> dict[str, str]:
+    """The key as Llama Stack's clients send it."""
+    data = {"passthrough_api_key": key} | more
+    return {"x-llamastack-provider-data": json.dumps(data)}
+
+
+def chat(model: str = MODEL, **fields: object) -> Json:
+    """The body of a chat completion."""
+    return {"model": model, "messages": [HELLO]} | fields
+
+
+def responses(model: str = MODEL, **fields: object) -> Json:
+    """The body of a call of Responses."""
+    return {"model": model, "input": "hello"} | fields
+
+
+def messages(model: str = CLAUDE, **fields: object) -> Json:
+    """The body of a call of Messages."""
+    return {"model": model, "max_tokens": 100, "messages": [HELLO]} | fields
+
+
+def encoded(body: object) -> bytes:
+    """A body as compact JSON."""
+    return json.dumps(body, separators=(",", ":")).encode()
+
+
+@dataclass(frozen=True)
+class SSE:
+    """A server-sent event: its name, None if it has none, and its data."""
+
+    name: str | None
+    data: str
+
+    @property
+    def json(self) -> Any:  # noqa: ANN401 - JSON has every type
+        """The data, parsed."""
+        return json.loads(self.data)
+
+
+def sse(stream: bytes) -> list[SSE]:
+    """The events of a stream that is there whole; comments are left out."""
+    events = []
+    for block in stream.decode().replace("\r\n", "\n").split("\n\n"):
+        lines = [line.partition(":") for line in block.split("\n")]
+        fields = [(name, value.removeprefix(" ")) for name, _, value in lines]
+        data = [value for name, value in fields if name == "data"]
+        if data:
+            events.append(SSE(dict(fields).get("event"), "\n".join(data)))
+    return events
+
+
+def eventually[T](condition: Callable[[], T], seconds: float = 10) -> T:
+    """Wait until something is true, and give it."""
+    deadline = time.monotonic() + seconds
+    while not (came := condition()):
+        assert time.monotonic() < deadline, f"it has not come about in {seconds} s"
+        time.sleep(0.02)
+    return came
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A whole answer, its content coding still on the body."""
+
+    status: int
+    headers: httpx.Headers
+    body: bytes
+
+    @property
+    def json(self) -> Any:  # noqa: ANN401 - JSON has every type
+        """The body, parsed."""
+        return json.loads(self.body)
+
+    @property
+    def error_code(self) -> tuple[int, str]:
+        """The status and the error's code."""
+        return self.status, self.json["error"]["code"]
+
+
+OWN = (
+    b"Host: localhost",
+    b"Content-Type: application/json",
+    b"Authorization: Bearer " + KEYS["openai"].encode(),
+)
+
+
+def request(
+    method: bytes = b"POST",
+    path: str = CHAT,
+    *lines: bytes,
+    body: bytes | None = None,
+    own: tuple[bytes, ...] = OWN,
+    close: bool = False,
+) -> bytes:
+    """The bytes of a request with Host, type, a bearer and the length of its body.
+
+    `lines` are further header lines; `own` replaces Host, the type and the bearer.
+    """
+    length = [] if body is None else [b"Content-Length: %d" % len(body)]
+    ending = [b"Connection: close"] if close else []
+    start = b"%b %b HTTP/1.1" % (method, path.encode())
+    head = b"\r\n".join([start, *own, *lines, *length, *ending])
+    return head + b"\r\n\r\n" + (body or b"")
+
+
+class Raw:
+    """A connection to the server on which a test decides about every byte."""
+
+    def __init__(
+        self, port: int, *, timeout: float = 10, tls: ssl.SSLContext | None = None
+    ) -> None:
+        """Connect; the timeout is for each wait."""
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout)
+        if tls:
+            self._socket = tls.wrap_socket(self._socket, server_hostname="127.0.0.1")
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._received = b""
+
+    def __enter__(self) -> Self:
+        """Use the connection."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self._socket.close()
+
+    def send(self, *segments: bytes) -> None:
+        """Send each of these at once; a peer that has closed is no error."""
+        with suppress(ConnectionError):
+            for segment in segments:
+                self._socket.sendall(segment)
+
+    def shutdown(self) -> None:
+        """Say that nothing more is sent, and go on reading."""
+        self._socket.shutdown(socket.SHUT_WR)
+
+    def reset(self) -> None:
+        """Leave with a TCP reset."""
+        linger = struct.pack("ii", 1, 0)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        self._socket.close()
+
+    def _receive(self) -> bytes:
+        try:
+            part = self._socket.recv(65536)
+        except ConnectionError:
+            part = b""
+        self._received += part
+        return part
+
+    def _take(self, size: int) -> bytes:
+        taken, self._received = self._received[:size], self._received[size:]
+        return taken
+
+    def read(self, size: int) -> bytes:
+        """Exactly so many bytes; fewer only when the peer closes."""
+        while len(self._received) < size and self._receive():
+            pass
+        return self._take(size)
+
+    def read_until(self, end: bytes) -> bytes:
+        """What comes up to these bytes, with them."""
+        while end not in self._received and self._receive():
+            pass
+        return self._take(self._received.find(end) + len(end))
+
+    def rest(self) -> bytes:
+        """What comes until the peer closes."""
+        while self._receive():
+            pass
+        return self._take(len(self._received))
+
+    def closed(self, seconds: float = 10) -> bool:
+        """Whether the peer closes in time without a further byte."""
+        self._socket.settimeout(seconds)
+        try:
+            return not self._received and not self._receive()
+        except TimeoutError:
+            return False
+
+    def answer(self, method: str = "POST") -> Answer:
+        """Read one answer; what comes after it stays for the next one."""
+        parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=1 << 22)
+        # What has been sent is none of the parser's business, but for the method.
+        parser.send(h11.Request(method=method, target="/", headers=[("host", "a")]))
+        parser.send(h11.EndOfMessage())
+        head, body = None, bytearray()
+        while not isinstance(part := self._event(parser), h11.EndOfMessage):
+            head = part if isinstance(part, h11.Response) else head
+            body += part.data if isinstance(part, h11.Data) else b""
+        self._received = parser.trailing_data[0]
+        assert head
+        headers = httpx.Headers([(bytes(n), bytes(v)) for n, v in head.headers])
+        return Answer(head.status_code, headers, bytes(body))
+
+    def _event(self, parser: h11.Connection) -> object:
+        while (event := parser.next_event()) is h11.NEED_DATA:
+            if not self._received:
+                self._receive()
+            # Nothing received means that the peer has closed.
+            parser.receive_data(self._take(len(self._received)))
+        return event
+
+
+def ask(port: int, *segments: bytes, timeout: float = 10) -> Answer:
+    """Send the segments of a request, read the one answer, and close."""
+    with Raw(port, timeout=timeout) as raw:
+        raw.send(*segments)
+        return raw.answer()

@@ -1,0 +1,141 @@
+"""What stands between the server and others: TLS, proxies, dead ports, auth."""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import trustme
+
+from tests.support.upstream import Upstream
+
+_HOST = "127.0.0.1"
+# A name too long for any resolver to ask others about (RFC 1035, section 2.3.4).
+_NAMELESS = "http://" + "a." * 150 + "test"
+
+
+class Network:
+    """Ports and certificates that a run.yaml names by the variables of `env`."""
+
+    def __init__(self, directory: Path, upstream: Upstream, stack: ExitStack) -> None:
+        """Listen everywhere, in the upstream's loop, until the stack is closed."""
+        self.authority = trustme.CA()
+        self.trusting = ssl.create_default_context()
+        self.authority.configure_trust(self.trusting)
+        self.proxy = Proxy()
+        self.env = upstream.environment | self._tls(upstream) | self._files(directory)
+        proxy = upstream.run(self.proxy.listen(stack))
+        refused, deaf = (stack.enter_context(p()) for p in (refusing_port, deaf_port))
+        self.env |= {
+            "PROXY_URL": f"http://{_HOST}:{proxy}",
+            "PROXY_PORT": str(proxy),
+            "REFUSED_URL": f"http://{_HOST}:{refused}",
+            "DEAF_URL": f"http://{_HOST}:{deaf}",
+            "NAMELESS_URL": _NAMELESS,
+            "COLLECTOR_URL": upstream.collector.url,
+            "GATEKEEPER_URL": upstream.gatekeeper.url,
+        }
+
+    def context(self, host: str = _HOST) -> ssl.SSLContext:
+        """How a server with a certificate for this host serves."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.authority.issue_cert(host).configure_cert(context)
+        return context
+
+    def _tls(self, upstream: Upstream) -> dict[str, str]:
+        contexts = {
+            "TLS_URL": self.context(),
+            "MUTUAL_TLS_URL": self.context(),
+            "OLD_TLS_URL": self.context(),
+            "OTHER_NAME_URL": self.context("elsewhere.test"),
+        }
+        contexts["MUTUAL_TLS_URL"].verify_mode = ssl.CERT_REQUIRED
+        self.authority.configure_trust(contexts["MUTUAL_TLS_URL"])
+        contexts["OLD_TLS_URL"].maximum_version = ssl.TLSVersion.TLSv1_2
+        ports = {
+            name: upstream.run(upstream.openai.listen(tls=context))
+            for name, context in contexts.items()
+        }
+        return {name: f"https://{_HOST}:{port}" for name, port in ports.items()}
+
+    def _files(self, directory: Path) -> dict[str, str]:
+        mine = self.authority.issue_cert(_HOST)
+        pems = {
+            "CA_FILE": self.authority.cert_pem,
+            "OTHER_CA_FILE": trustme.CA().cert_pem,
+            "CERT_FILE": mine.cert_chain_pems[0],
+            "KEY_FILE": mine.private_key_pem,
+        }
+        for name, pem in pems.items():
+            pem.write_to_path(str(directory / name))
+        return {name: str(directory / name) for name in pems}
+
+
+class Proxy:
+    """A proxy that forwards requests, and tunnels what asks for CONNECT."""
+
+    def __init__(self) -> None:
+        """Make a proxy that does not listen yet."""
+        self.heads: list[str] = []
+
+    @property
+    def targets(self) -> list[str]:
+        """Method and target of each request that it got."""
+        return [" ".join(head.split(" ")[:2]) for head in self.heads]
+
+    async def listen(self, stack: ExitStack) -> int:
+        """Listen on a port of the loopback interface until the stack is closed."""
+        server = await asyncio.start_server(self._serve, _HOST, 0)
+        stack.callback(server.get_loop().call_soon_threadsafe, server.close)
+        port: int = server.sockets[0].getsockname()[1]
+        return port
+
+    async def _serve(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        self.heads.append(head)
+        method, target, rest = head.split(" ", 2)
+        is_tunnel = method == "CONNECT"
+        url = urlsplit(f"//{target}" if is_tunnel else target)
+        there, back = await asyncio.open_connection(url.hostname, url.port)
+        if is_tunnel:
+            writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        else:
+            # One request a connection: the next one may go elsewhere.
+            first, lines = rest.split("\r\n", 1)
+            head = f"{method} {url.path} {first}\r\nConnection: close\r\n{lines}"
+            back.write(head.encode("latin-1"))
+        await asyncio.gather(_pump(reader, back), _pump(there, writer))
+
+
+async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    with closing(sink), suppress(OSError):
+        while data := await source.read(65536):
+            sink.write(data)
+            await sink.drain()
+
+
+@contextmanager
+def refusing_port() -> Iterator[int]:
+    """A port that refuses every connection: it is taken, and nobody listens."""
+    with socket.socket() as taken:
+        taken.bind((_HOST, 0))
+        yield taken.getsockname()[1]
+
+
+@contextmanager
+def deaf_port() -> Iterator[int]:
+    """A port that answers no connection: the queue of those that wait is full."""
+    with ExitStack() as opened:
+        deaf = opened.enter_context(socket.socket())
+        deaf.bind((_HOST, 0))
+        deaf.listen(0)
+        for _ in range(3):
+            waiting = opened.enter_context(socket.socket())
+            waiting.setblocking(False)  # noqa: FBT003 - there is no other way to say it
+            waiting.connect_ex(deaf.getsockname())
+        yield deaf.getsockname()[1]

@@ -1,0 +1,315 @@
+"""The real server in a process of its own, on run.yaml or a variation of it."""
+
+import http.client
+import json
+import os
+import random
+import re
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+from tests.support.http import eventually
+from tests.support.wire import Json
+
+PROJECT = Path(__file__).parents[2]
+RUN_YAML = PROJECT / "run.yaml"
+
+# Llama Stack needs 3 to 4 s; a machine under load much longer.
+_BOOT_SECONDS = 60
+# Keys, proxies, trust, and what this project, Llama Stack, OpenTelemetry and Python
+# read: without bytecode, for one, a server takes five times as long to start.
+_FOREIGN = re.compile(
+    r".*_API_KEY|.*_UPSTREAM_URL|(HTTPS?|ALL|NO)_PROXY|SSL_CERT_(FILE|DIR)"
+    r"|(LLS|LLAMA_STACK|OTEL|SQLITE_STORE)_.*|PYTHON.+",
+    re.IGNORECASE,
+)
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment of this machine, without what changes how a test goes."""
+    return {n: value for n, value in os.environ.items() if not _FOREIGN.fullmatch(n)}
+
+
+def free_port() -> int:
+    """A free port that no outgoing connection is given in the meantime."""
+    while True:
+        # Below the ephemeral ports of Linux and macOS.
+        port = random.randint(20000, 32000)  # noqa: S311 - no secret
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)):
+                return port
+
+
+@dataclass(frozen=True)
+class Variation:
+    """How a server differs from run.yaml as it is: what the marks of a test say."""
+
+    run_yaml: Json = field(default_factory=dict)
+    providers: Json = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+    checked: bool = False
+    cwd: Path | None = None
+
+    @property
+    def key(self) -> str:
+        """The same for the same variation."""
+        return json.dumps(vars(self), sort_keys=True, default=str)
+
+    def write(self, directory: Path) -> Path:
+        """Write the run.yaml of this variation; run.yaml itself if it is that."""
+        if not self.run_yaml and not self.providers:
+            return RUN_YAML
+        config = _merged(yaml.safe_load(RUN_YAML.read_text()), self.run_yaml)
+        entries = {e["provider_id"]: e for e in config["providers"]["inference"]}
+        for name, settings in self.providers.items():
+            entry = entries.setdefault(name, _passthrough(name))
+            entry["config"] = _merged(entry["config"], settings)
+        config["providers"]["inference"] = list(entries.values())
+        path = directory / "run.yaml"
+        path.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+        return path
+
+
+def _passthrough(name: str) -> Json:
+    return {
+        "provider_id": name,
+        "provider_type": "remote::passthrough",
+        "module": "lls_openai",
+        "config": {"base_url": "${env.OPENAI_UPSTREAM_URL}"},
+    }
+
+
+def _merged(old: Any, new: Any) -> Any:  # noqa: ANN401 - any YAML
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        return new
+    merged = old | {name: _merged(old.get(name), value) for name, value in new.items()}
+    return {name: value for name, value in merged.items() if value is not None}
+
+
+class ServerError(Exception):
+    """The server did not start; the message holds its output."""
+
+
+class Server:
+    """A server; `wait_ready` says when it answers."""
+
+    def __init__(
+        self,
+        directory: Path,
+        variation: Variation,
+        env: Mapping[str, str],
+        port: int | None = None,
+    ) -> None:
+        """Start it with directories of its own for home, work and temporary files."""
+        self.port = port or free_port()
+        self.home, self.work, self.temporary = (
+            directory / name for name in ("home", "work", "tmp")
+        )
+        for path in (self.home, self.work, self.temporary):
+            path.mkdir()
+        self.run_yaml = variation.write(directory)
+        is_tls = "tls_certfile" in variation.run_yaml.get("server", {})
+        self.url = f"http{'s' * is_tls}://127.0.0.1:{self.port}"
+        self._outputs = directory / "stdout", directory / "stderr"
+        self.process = self._start(variation, env)
+        self.pid = self.process.pid
+
+    def _start(
+        self, variation: Variation, env: Mapping[str, str]
+    ) -> subprocess.Popen[bytes]:
+        start = [sys.executable, "-m", "lls_openai"]
+        if not variation.checked:
+            start = [str(Path(sys.executable).parent / "llama"), "stack", "run"]
+        own = {
+            "HOME": str(self.home),
+            "TMPDIR": str(self.temporary),
+            "LLAMA_STACK_PORT": str(self.port),
+            # So that the log is complete at any time.
+            "PYTHONUNBUFFERED": "1",
+        }
+        stdout, stderr = self._outputs
+        with stdout.open("wb") as out, stderr.open("wb") as err:
+            return subprocess.Popen(
+                [*start, str(self.run_yaml)],
+                cwd=variation.cwd or self.work,
+                env={**clean_environment(), **own, **env, **variation.env},
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                # A group of its own: its workers end with it, and Ctrl-C in a terminal
+                # goes to the tests alone.
+                start_new_session=True,
+            )
+
+    def wait_ready(self) -> None:
+        """Wait until it answers."""
+        deadline = time.monotonic() + _BOOT_SECONDS
+        while not self._answers():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                status = self.process.returncode
+                raise ServerError(f"the server has not started ({status}):\n{self.log}")
+            time.sleep(0.05)
+
+    def _answers(self) -> bool:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        if self.url.startswith("https"):
+            anyone = ssl._create_unverified_context()  # noqa: S323, SLF001
+            connection = http.client.HTTPSConnection(
+                "127.0.0.1", self.port, timeout=5, context=anyone
+            )
+        try:
+            connection.request("GET", "/v1/health")
+            return connection.getresponse().status < 500
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    @property
+    def stdout(self) -> str:
+        """What it has printed to standard output so far."""
+        return self._outputs[0].read_text(errors="replace")
+
+    @property
+    def stderr(self) -> str:
+        """What it has printed to standard error so far."""
+        return self._outputs[1].read_text(errors="replace")
+
+    @property
+    def log(self) -> str:
+        """All that it has printed so far."""
+        return self.stdout + self.stderr
+
+    def access(self) -> list[Json]:
+        """The access lines in JSON so far."""
+        lines = [line for line in self.log.splitlines() if line.startswith("{")]
+        found: list[Json] = [json.loads(line) for line in lines]
+        return [line for line in found if line.get("logger") == "lls_openai.access"]
+
+    def wait_access(self, count: int = 1, **fields: object) -> list[Json]:
+        """Wait until so many access lines have these fields, and give those."""
+
+        def found() -> list[Json]:
+            wanted = fields.items()
+            lines = [line for line in self.access() if wanted <= line.items()]
+            return lines if len(lines) >= count else []
+
+        return eventually(found)
+
+    def wait_log(self, text: str, seconds: float = 10) -> None:
+        """Wait until it has printed a text."""
+        eventually(lambda: text in self.log, seconds)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self.process.send_signal(number)
+
+    def wait(self, seconds: float = 15) -> int:
+        """Wait until it has ended; its status."""
+        return self.process.wait(seconds)
+
+    def stop(self) -> int:
+        """Ask it to end, and wait; its status."""
+        self.process.terminate()
+        return self.wait()
+
+    def kill(self) -> None:
+        """End it and its workers at once."""
+        if self.process.poll() is None:
+            os.killpg(self.pid, signal.SIGKILL)
+            self.process.wait()
+
+    def memory(self, field: str = "VmRSS") -> int:
+        """How many bytes it holds; of "VmHWM" the most since `forget_peak`."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return int(status.partition(f"{field}:")[2].split()[0]) * 1024
+
+    def forget_peak(self) -> None:
+        """Begin anew with the most memory that it has held."""
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5")
+
+    def descriptors(self) -> int:
+        """How many descriptors it has open."""
+        return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
+
+    def children(self) -> list[int]:
+        """The processes that it has started."""
+        tasks = Path(f"/proc/{self.pid}/task").glob("*/children")
+        return [int(pid) for task in tasks for pid in task.read_text().split()]
+
+
+class Servers:
+    """The servers that tests share: each variation is started once."""
+
+    def __init__(self, directory: Path, env: Mapping[str, str]) -> None:
+        """Begin with none; each will have a directory in `directory`."""
+        self._directory = directory
+        self._env = env
+        self._started: list[Server] = []
+        self._booting: dict[str, Future[Server]] = {}
+        self._clients: dict[str, httpx.Client] = {}
+        # Two at a time: a boot keeps a core busy.
+        self._pool = ThreadPoolExecutor(2, "boot")
+
+    def start(
+        self, variation: Variation, port: int | None = None, *, ready: bool = True
+    ) -> Server:
+        """Start a further server and wait until it is ready."""
+        directory = self._directory / str(time.monotonic_ns())
+        directory.mkdir()
+        server = Server(directory, variation, self._env, port)
+        self._started.append(server)
+        if ready:
+            server.wait_ready()
+        return server
+
+    def boot(self, variation: Variation) -> Future[Server]:
+        """Start one in the background, unless that is done."""
+        if variation.key not in self._booting:
+            future = self._pool.submit(self.start, variation)
+            self._booting[variation.key] = future
+        return self._booting[variation.key]
+
+    def get(self, variation: Variation) -> Server:
+        """Wait for the server of a variation."""
+        return self.boot(variation).result()
+
+    def client(self, server: Server, verify: ssl.SSLContext) -> httpx.Client:
+        """The one HTTP client of a server: making one takes longer than a request."""
+        if server.url not in self._clients:
+            self._clients[server.url] = httpx.Client(
+                base_url=server.url,
+                trust_env=False,
+                timeout=15,
+                verify=verify,
+                # uvicorn closes idle connections after 5 s: no call on one just then.
+                limits=httpx.Limits(keepalive_expiry=2),
+            )
+        return self._clients[server.url]
+
+    def close(self) -> None:
+        """Kill every server that has been started."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for client in self._clients.values():
+            client.close()
+        self._kill_all()
+        # What was just being started has been by now.
+        self._pool.shutdown()
+        self._kill_all()
+
+    def _kill_all(self) -> None:
+        for server in list(self._started):
+            server.kill()

@@ -1,0 +1,301 @@
+"""The mock upstream: OpenAI, Gemini and Anthropic on ports of the loopback interface.
+
+In tests it runs in a thread. `python -m tests.support.upstream` serves it alone.
+"""
+
+import argparse
+import asyncio
+import json
+import ssl
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+
+from tests.support.vendors import KEYS, Anthropic, Gemini, OpenAI
+from tests.support.wire import Connection, Request, Step, answer
+
+# More than any benchmark has connections: none waits in the backlog.
+_BACKLOG = 1024
+
+# Whom a token belongs to, as the gatekeeper tells Llama Stack's authentication.
+USERS = {
+    "token-of-alice": {"principal": "alice", "attributes": {"roles": ["caller"]}},
+    "token-of-bob": {"principal": "bob", "attributes": {"roles": ["caller"]}},
+    "token-of-carol": {"principal": "carol", "attributes": {"roles": ["reader"]}},
+}
+
+
+@dataclass
+class _Script:
+    steps: tuple[Step, ...]
+    times: int | None
+    read_body: bool
+
+
+class Vendor:
+    """A listening port that answers as its vendor does, or as a test scripts it."""
+
+    def __init__(self, answer: Callable[[Request], Iterable[Step]]) -> None:
+        """Make a vendor with the answers of its dialect; it does not listen yet."""
+        self._answer = answer
+        self._base_path: str = getattr(answer, "base_path", "")
+        self._changed = threading.Condition()
+        self._accepted = 0
+        self._serving: dict[Connection, asyncio.Task[None]] = {}
+        self._answering: set[Connection] = set()
+        self._servers: list[asyncio.Server] = []
+        self._loop: asyncio.AbstractEventLoop
+        self.port = 0
+        self._forget()
+
+    def _forget(self) -> None:
+        self.requests: list[Request] = []
+        self.faults: list[BaseException] = []
+        self.connections = 0
+        self.pause = 0.0
+        self._scripts: list[_Script] = []
+
+    async def listen(self, port: int = 0, *, tls: ssl.SSLContext | None = None) -> int:
+        """Listen on one more port, in the running loop; `port` is the first of them."""
+        self._loop = asyncio.get_running_loop()
+        server = await self._loop.create_server(
+            self._accept, "127.0.0.1", port, backlog=_BACKLOG, ssl=tls
+        )
+        self._servers.append(server)
+        bound: int = server.sockets[0].getsockname()[1]
+        self.port = self.port or bound
+        return bound
+
+    async def stop(self) -> None:
+        """Stop listening and drop every connection."""
+        for server in self._servers:
+            server.close()
+        await self._drop(self._serving)
+
+    @property
+    def url(self) -> str:
+        """What `base_url` has to be for the server to call this vendor."""
+        return f"http://127.0.0.1:{self.port}{self._base_path}"
+
+    @property
+    def open_connections(self) -> int:
+        """How many connections are open now, idle ones included."""
+        return len(self._serving)
+
+    @property
+    def request(self) -> Request:
+        """The one request since the test began."""
+        (request,) = self.requests
+        return request
+
+    def script(
+        self, *steps: Step, times: int | None = 1, read_body: bool = True
+    ) -> None:
+        """Answer the next requests with these steps; `times=None` answers them all.
+
+        Without `read_body` the steps begin when the head of the request is there.
+        """
+        self._scripts.append(_Script(steps, times, read_body))
+
+    def wait_until(self, condition: Callable[[], object], seconds: float = 10) -> None:
+        """Wait for something that happens here, such as a request."""
+        with self._changed:
+            came = self._changed.wait_for(condition, seconds)
+        assert came, f"the mock has not seen it within {seconds} s"
+
+    def wait_requests(self, count: int = 1, seconds: float = 10) -> list[Request]:
+        """Wait until so many requests have arrived whole."""
+        self.wait_until(
+            lambda: sum(request.complete for request in self.requests) >= count,
+            seconds,
+        )
+        return self.requests
+
+    def reset(self) -> None:
+        """Forget requests and scripts, and break off what is being answered.
+
+        Idle connections stay open, as the server's pool expects them to.
+        """
+        self._in_loop(self._reset())
+
+    def drop_connections(self) -> None:
+        """Close every connection, the idle ones too, as vendors do."""
+        self._in_loop(self._drop(self._serving))
+
+    def _in_loop(self, job: Coroutine[object, object, None]) -> None:
+        asyncio.run_coroutine_threadsafe(job, self._loop).result(timeout=10)
+
+    async def _reset(self) -> None:
+        await self._drop(self._answering)
+        self._forget()
+
+    async def _drop(self, connections: Iterable[Connection]) -> None:
+        tasks = [self._serving[connection] for connection in connections]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _accept(self) -> Connection:
+        self._accepted += 1
+        return Connection(self._accepted, self._connected, self._peer_left)
+
+    def _connected(self, connection: Connection) -> None:
+        self.connections += 1
+        self._serving[connection] = self._loop.create_task(self._serve(connection))
+        self._notify()
+
+    def _peer_left(self, connection: Connection) -> None:
+        if connection in self._answering:
+            self._serving[connection].cancel()
+        self._notify()
+
+    def _notify(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    async def _serve(self, connection: Connection) -> None:
+        try:
+            while request := await connection.read_head():
+                await self._serve_one(request, connection)
+                if not connection.keeps_alive:
+                    break
+        except ConnectionError:
+            pass  # The peer left: recorded already.
+        except Exception as error:  # noqa: BLE001 - a test shows it when it ends
+            self.faults.append(error)
+        finally:
+            connection.close()
+            del self._serving[connection]
+            self._notify()
+
+    async def _serve_one(self, request: Request, connection: Connection) -> None:
+        self._answering.add(connection)
+        try:
+            self.requests.append(request)
+            self._notify()
+            script = self._next_script()
+            if script is None or script.read_body:
+                await connection.read_body(request)
+                self._notify()
+            steps = script.steps if script else self._answer(request)
+            await connection.play(steps, request, self.pause)
+        finally:
+            self._answering.discard(connection)
+            self._notify()
+
+    def _next_script(self) -> _Script | None:
+        script = self._scripts[0] if self._scripts else None
+        if script and script.times is not None:
+            script.times -= 1
+            if not script.times:
+                self._scripts.pop(0)
+        return script
+
+
+def _gatekeeper(request: Request) -> list[Step]:
+    user = USERS.get(request.json["api_key"])
+    return [answer(b"", 401) if user is None else answer(json.dumps(user).encode())]
+
+
+class Upstream:
+    """The vendors, a collector of OpenTelemetry, and a service that checks tokens."""
+
+    def __init__(self) -> None:
+        """Make them; they do not listen yet."""
+        self.openai = Vendor(OpenAI())
+        self.gemini = Vendor(Gemini())
+        self.anthropic = Vendor(Anthropic())
+        self.collector = Vendor(lambda _: [answer()])
+        self.gatekeeper = Vendor(_gatekeeper)
+        self._loop: asyncio.AbstractEventLoop
+
+    def run[T](self, job: Coroutine[object, object, T]) -> T:
+        """Run something in the mock's loop, from another thread."""
+        return asyncio.run_coroutine_threadsafe(job, self._loop).result(timeout=10)
+
+    def reset(self) -> None:
+        """Reset the three vendors."""
+        for vendor in self.vendors:
+            vendor.reset()
+
+    @property
+    def vendors(self) -> tuple[Vendor, ...]:
+        """All three, to do the same to each."""
+        return self.openai, self.gemini, self.anthropic
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that point the server at these vendors."""
+        return {
+            "OPENAI_UPSTREAM_URL": self.openai.url,
+            "GEMINI_UPSTREAM_URL": self.gemini.url,
+            "ANTHROPIC_UPSTREAM_URL": self.anthropic.url,
+        }
+
+    @asynccontextmanager
+    async def listening(self, ports: Iterable[int] = (0, 0, 0)) -> AsyncIterator[None]:
+        """Listen in the running loop while the context lasts."""
+        self._loop = asyncio.get_running_loop()
+        everyone = (*self.vendors, self.collector, self.gatekeeper)
+        async with AsyncExitStack() as stack:
+            for vendor, port in zip(everyone, (*ports, 0, 0), strict=True):
+                await vendor.listen(port)
+                stack.push_async_callback(vendor.stop)
+            yield
+
+
+@contextmanager
+def loop_in_thread() -> Iterator[asyncio.AbstractEventLoop]:
+    """Run an event loop in a thread while the context lasts."""
+    with asyncio.Runner() as runner:
+        loop = runner.get_loop()
+        thread = threading.Thread(target=loop.run_forever, name="mock", daemon=True)
+        thread.start()
+        try:
+            yield loop
+        finally:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+
+
+@contextmanager
+def in_background() -> Iterator[Upstream]:
+    """Run the three vendors in a thread while the context lasts."""
+    with loop_in_thread() as loop:
+        upstream = Upstream()
+        listening = upstream.listening()
+        run = asyncio.run_coroutine_threadsafe
+        run(listening.__aenter__(), loop).result(10)
+        try:
+            yield upstream
+        finally:
+            run(listening.__aexit__(None, None, None), loop).result(10)
+
+
+async def _serve(arguments: argparse.Namespace) -> None:
+    upstream = Upstream()
+    async with upstream.listening(arguments.ports):
+        for vendor in upstream.vendors:
+            vendor.pause = arguments.pause
+        for name, value in upstream.environment.items():
+            print(f"{name}={value}")
+        print(f"# Keys: {', '.join(KEYS.values())}", flush=True)
+        await asyncio.Event().wait()
+
+
+def main() -> int:
+    """Serve until terminated; print the variables that the server takes."""
+    parser = argparse.ArgumentParser("python -m tests.support.upstream")
+    ports = "ports of OpenAI, Gemini and Anthropic (default: free ones)"
+    parser.add_argument("--ports", nargs=3, type=int, default=(0, 0, 0), help=ports)
+    pause = "seconds between the events of a stream (default: none)"
+    parser.add_argument("--pause", type=float, default=0.0, help=pause)
+    with suppress(KeyboardInterrupt):
+        asyncio.run(_serve(parser.parse_args()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,272 @@
+"""HTTP/1.1 from the serving side: requests as they came, answers byte by byte."""
+
+import asyncio
+import concurrent.futures
+import json
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from http import HTTPStatus
+from typing import Any
+
+import h11
+
+type Json = dict[str, Any]
+type Headers = Mapping[str, str] | Iterable[tuple[str, str]]
+
+JSON = {"content-type": "application/json"}
+EVENTS = {"content-type": "text/event-stream"}
+DONE = b"data: [DONE]\n\n"
+LAST_CHUNK = b"0\r\n\r\n"
+
+# Large enough for the heads that tests of oversized headers send.
+_HEAD_LIMIT = 4 * 1024 * 1024
+
+
+class Gate:
+    """Where a scripted answer waits until the test opens it."""
+
+    def __init__(self) -> None:
+        """Make a closed gate; once open it stays open."""
+        self._opened: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self._reached = threading.Event()
+
+    def open(self) -> None:
+        """Let every answer pass; from any thread, any number of times."""
+        if not self._opened.done():
+            self._opened.set_result(None)
+
+    def wait_reached(self, seconds: float = 10) -> None:
+        """Wait in a test until an answer stands at the gate."""
+        assert self._reached.wait(seconds), "no answer has reached the gate"
+
+    async def wait(self) -> None:
+        """Wait in the mock's loop."""
+        self._reached.set()
+        # Shielded: a cancelled answer must not cancel the gate for the others.
+        await asyncio.shield(asyncio.wrap_future(self._opened))
+
+
+class Action(Enum):
+    """A step of a scripted answer that is no bytes."""
+
+    READ_BODY = auto()
+    CLOSE = auto()
+    RESET = auto()
+    SILENCE = auto()
+
+
+READ_BODY, CLOSE, RESET, SILENCE = Action
+
+
+@dataclass(eq=False)
+class Request:
+    """One request as it arrived; a test reads it while it is being answered."""
+
+    method: str
+    target: str
+    headers: list[tuple[bytes, bytes]] = field(repr=False)
+    connection: int
+    body: bytes = field(default=b"", repr=False)
+    complete: bool = False
+    written: int = 0
+    answered: threading.Event = field(default_factory=threading.Event, repr=False)
+    disconnected: threading.Event = field(default_factory=threading.Event, repr=False)
+    disconnected_at: float | None = None
+
+    @property
+    def path(self) -> str:
+        """The target without its query."""
+        return self.target.partition("?")[0]
+
+    @property
+    def json(self) -> Any:  # noqa: ANN401 - JSON has every type
+        """The body, parsed."""
+        return json.loads(self.body)
+
+    @property
+    def key(self) -> str | None:
+        """The key of a bearer `Authorization`."""
+        scheme, _, key = (self.header("authorization") or "").partition(" ")
+        return key.strip() or None if scheme.lower() == "bearer" else None
+
+    def header(self, name: str) -> str | None:
+        """The value of a header, found without regard to case; several are joined."""
+        wanted = name.lower().encode()
+        values = [value for sent, value in self.headers if sent.lower() == wanted]
+        return b", ".join(values).decode("latin-1") if values else None
+
+
+type Step = bytes | Gate | Action | Iterable[bytes] | Callable[[Request], bytes]
+
+
+class Connection(asyncio.StreamReaderProtocol):
+    """One accepted connection; the peer's disconnect is seen during an answer too."""
+
+    def __init__(
+        self,
+        number: int,
+        connected: Callable[["Connection"], None],
+        peer_left: Callable[["Connection"], None],
+    ) -> None:
+        """Make a connection for `loop.create_server`; both are called in the loop."""
+        self._reader = asyncio.StreamReader()
+        super().__init__(self._reader, self._begin)
+        self.number = number
+        self.request: Request | None = None
+        self._connected = connected
+        self._peer_left = peer_left
+        self._left_over = b""
+        self._parser: h11.Connection
+        self._writer: asyncio.StreamWriter
+        self.closed = False
+
+    def _begin(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+        self._connected(self)
+
+    def eof_received(self) -> bool:
+        """Note that the peer sends no more (`asyncio.Protocol`)."""
+        self._note_leaving()
+        return bool(super().eof_received())
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Note that the connection is gone (`asyncio.Protocol`)."""
+        super().connection_lost(exc)
+        self._note_leaving()
+
+    def _note_leaving(self) -> None:
+        request, was_open = self.request, not self.closed
+        self.closed = True
+        if request and was_open and not request.answered.is_set():
+            request.disconnected_at = time.monotonic()
+            request.disconnected.set()
+        self._peer_left(self)
+
+    async def read_head(self) -> Request | None:
+        """Read a request up to its body; None when the peer closes instead."""
+        # A parser for each request: scripted answers go past its state machine.
+        self._parser = h11.Connection(h11.SERVER, max_incomplete_event_size=_HEAD_LIMIT)
+        if self._left_over:
+            self._parser.receive_data(self._left_over)
+        head = await self._next_event()
+        if not isinstance(head, h11.Request):
+            return None
+        self.request = Request(
+            head.method.decode(),
+            head.target.decode(),
+            [(bytes(n), bytes(v)) for n, v in head.headers.raw_items()],
+            self.number,
+        )
+        return self.request
+
+    async def read_body(self, request: Request) -> None:
+        """Read the rest of the request; ask for it first if it is held back."""
+        if request.complete:
+            return
+        if self._parser.they_are_waiting_for_100_continue:
+            await self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        body = bytearray()
+        while isinstance(part := await self._next_event(), h11.Data):
+            body += part.data
+        if not isinstance(part, h11.EndOfMessage):
+            raise ConnectionAbortedError
+        request.body, request.complete = bytes(body), True
+        self._left_over = self._parser.trailing_data[0]
+
+    async def _next_event(self) -> object:
+        while (event := self._parser.next_event()) is h11.NEED_DATA:
+            data = await self._reader.read(65536)
+            if not data and self._parser.their_state is h11.SEND_BODY:
+                raise ConnectionAbortedError
+            self._parser.receive_data(data)
+        return event
+
+    @property
+    def keeps_alive(self) -> bool:
+        """Whether a further request can follow on this connection."""
+        wants_close = self.request and self.request.header("connection") == "close"
+        is_read = self.request and self.request.complete
+        return bool(is_read) and not wants_close and not self.closed
+
+    async def write(self, data: bytes) -> None:
+        """Write bytes as they are, and wait while the peer does not take them."""
+        self._writer.write(data)
+        await self._writer.drain()
+        if self.request:
+            self.request.written += len(data)
+
+    def close(self, *, reset: bool = False) -> None:
+        """Close in order, or with a TCP reset: what is unread is lost then."""
+        self.closed = True
+        if not reset:
+            self._writer.close()
+            return
+        raw = self._writer.get_extra_info("socket")
+        if raw is not None and not self._writer.is_closing():
+            linger_no_time = struct.pack("ii", 1, 0)
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger_no_time)
+        self._writer.transport.abort()
+
+    async def play(self, steps: Iterable[Step], request: Request, pause: float) -> None:
+        """Answer with the steps of a script."""
+        for number, step in enumerate(steps):
+            match step:
+                case bytes():
+                    # Without a pause too: what is written leaves before this is.
+                    await asyncio.sleep(pause if number else 0)
+                    await self.write(step)
+                case Gate():
+                    await step.wait()
+                case Action.READ_BODY:
+                    await self.read_body(request)
+                case Action.SILENCE:
+                    await asyncio.Event().wait()
+                case Action.CLOSE | Action.RESET:
+                    self.close(reset=step is RESET)
+                case _:
+                    for piece in [step(request)] if callable(step) else step:
+                        await self.write(piece)
+        request.answered.set()
+
+
+def head(status: int = 200, headers: Headers = JSON) -> bytes:
+    """The bytes of a status line and headers, with no framing added."""
+    pairs = headers.items() if isinstance(headers, Mapping) else headers
+    known = {known.value: known.phrase for known in HTTPStatus}
+    lines = [f"HTTP/1.1 {status} {known.get(status, 'Unknown')}"]
+    lines += [f"{name}: {value}" for name, value in pairs]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+def answer(
+    body: bytes = b'{"ok":true}', status: int = 200, headers: Headers = JSON
+) -> bytes:
+    """The bytes of a whole answer with its content-length."""
+    pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
+    return head(status, [*pairs, ("content-length", str(len(body)))]) + body
+
+
+def chunk(data: bytes) -> bytes:
+    """The bytes of one HTTP chunk."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def stream(
+    *pieces: bytes | Gate, headers: Headers = EVENTS, end: bytes | Action = LAST_CHUNK
+) -> list[Step]:
+    """The steps of a chunked answer, with one chunk for each piece."""
+    pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
+    steps: list[Step] = [head(200, [*pairs, ("transfer-encoding", "chunked")])]
+    steps += [chunk(p) if isinstance(p, bytes) else p for p in pieces]
+    return [*steps, end]
+
+
+def event(data: object, name: str | None = None) -> bytes:
+    """The bytes of one server-sent event with JSON in it."""
+    start = f"event: {name}\n" if name else ""
+    return f"{start}data: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
