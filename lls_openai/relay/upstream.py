@@ -5,9 +5,7 @@ import ssl
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.request import (
-    proxy_bypass_environment,  # type: ignore[attr-defined]  # (typeshed lacks it)
-)
+from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]
 
 from aiohttp import ClientTimeout
 from llama_stack.providers.utils.forward_headers import build_forwarded_headers

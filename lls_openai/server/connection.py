@@ -26,6 +26,9 @@ HEAD_BYTES = 64 * 1024
 # How many requests may be sent ahead of their answers on one connection.
 PIPELINED = 32
 
+# How long an idle caller has to end its side of a TLS connection at a stop, in seconds.
+GOODBYE_SECONDS = 1.0
+
 # How often a connection is looked at while it may wait.
 LOOKS = 4
 
@@ -195,6 +198,15 @@ class Connection(HttpToolsProtocol):
         self._open = self._open[1:]
         self._since = self.loop.time()
         super().on_response_complete()
+
+    def shutdown(self) -> None:
+        """End with the running answer, or now.
+
+        With TLS a caller that has gone to sleep would be waited for, to say goodbye.
+        """
+        super().shutdown()
+        if self.transport.is_closing():
+            self.loop.call_later(GOODBYE_SECONDS, self.transport.abort)
 
     def _look(self) -> None:
         """End the connection if its caller has kept it waiting for too long."""
