@@ -8,28 +8,18 @@ every other request on untouched. Every error becomes an answer here.
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 
 import aiohttp
 from llama_stack.core.server.server import ProviderDataMiddleware
 from starlette.types import Message, Receive, Scope, Send
 
 from lls_openai.relay.client import open_pool, post
-from lls_openai.relay.credentials import (
-    Credentials,
-    missing_api_key,
-    read_credentials,
-)
+from lls_openai.relay.credentials import Credentials, missing_api_key, read_credentials
 from lls_openai.relay.errors import RelayError, send_error
 from lls_openai.relay.models import openai_form
 from lls_openai.relay.record import record_of
-from lls_openai.relay.request import (
-    Disconnected,
-    InFlight,
-    RequestBody,
-    Share,
-    read_body,
-)
+from lls_openai.relay.request import Disconnected, InFlight, RequestBody, read_body
 from lls_openai.relay.response import BrokenOff, relay_answer
 from lls_openai.relay.routes import ROUTES, is_anthropic, refusal
 from lls_openai.relay.routing import Routing
@@ -50,11 +40,9 @@ class Relay(ProviderDataMiddleware):  # type: ignore[misc]
         """Serve one ASGI scope; the pool lives as long as the lifespan's."""
         if scope["type"] == "http":
             await self._answer(scope, receive, send)
-        elif scope["type"] == "lifespan":
-            async with self.serving(scope):
-                await super().__call__(scope, receive, self._closing_pool(send))
         else:
-            await super().__call__(scope, receive, send)
+            async with self.serving(scope):
+                await super().__call__(scope, receive, send)
 
     @asynccontextmanager
     async def serving(self, scope: Scope) -> AsyncIterator[None]:
@@ -70,15 +58,6 @@ class Relay(ProviderDataMiddleware):  # type: ignore[misc]
         )
         async with open_pool() as self._pool:
             yield
-
-    def _closing_pool(self, send: Send) -> Send:
-        async def send_at_last(message: Message) -> None:
-            # After this message uvicorn waits for nothing more.
-            if message["type"].startswith("lifespan.shutdown"):
-                await self._pool.close()
-            await send(message)
-
-        return send_at_last
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         record = record_of(scope)
@@ -107,9 +86,12 @@ class Relay(ProviderDataMiddleware):  # type: ignore[misc]
     ) -> None:
         if not credentials.key and self._needs_key:
             raise missing_api_key()
-        share = Share(self._in_flight)
-        try:
-            text = await read_body(receive, scope["headers"], self._body_limit, share)
+        with ExitStack() as share:
+
+            def take(size: int) -> None:
+                self._in_flight.take(size, share)
+
+            text = await read_body(receive, scope["headers"], self._body_limit, take)
             body, route = RequestBody(text), ROUTES[scope["path"]]
             provider, model, listed = await self._routing.find(body.model, route, scope)
             upstream = upstream_of(provider)
@@ -126,7 +108,7 @@ class Relay(ProviderDataMiddleware):  # type: ignore[misc]
             del text, body, credentials, headers
             with while_connected(receive):
                 response = await call
-                share.release()
+                share.close()
                 try:
                     await relay_answer(
                         response, send, record, anthropic=route.anthropic
@@ -134,8 +116,6 @@ class Relay(ProviderDataMiddleware):  # type: ignore[misc]
                 finally:
                     # Unless the answer is whole, this ends the connection.
                     response.close()
-        finally:
-            share.release()
 
 
 @contextmanager

@@ -100,20 +100,14 @@ def error_body(message: str, type_: str, param: str | None, code: str | None) ->
     return msgspec.json.encode({"error": error})
 
 
-async def send_json(
-    send: Send, status: int, headers: AnswerHeaders, body: bytes
-) -> None:
-    """Answer with a whole JSON body; `headers` come beside its type and length."""
-    head = [
-        (b"content-type", b"application/json"),
-        (b"content-length", b"%d" % len(body)),
-        *headers,
-    ]
-    await send({"type": "http.response.start", "status": status, "headers": head})
-    await send({"type": "http.response.body", "body": body})
-
-
 async def send_error(send: Send, error: RelayError, *, anthropic: bool) -> None:
     """Answer with an error, in OpenAI's form or in Anthropic's."""
     body = error.body(anthropic=anthropic)
-    await send_json(send, error.status, error.headers, body)
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(body)),
+        *error.headers,
+    ]
+    start = {"type": "http.response.start", "status": error.status, "headers": headers}
+    await send(start)
+    await send({"type": "http.response.body", "body": body})

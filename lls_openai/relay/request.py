@@ -2,6 +2,8 @@
 
 import codecs
 import re
+from collections.abc import Callable
+from contextlib import ExitStack
 
 import msgspec
 from starlette.types import Receive
@@ -37,36 +39,23 @@ class InFlight:
     """
 
     def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.held = 0
+        self._limit = limit
+        self._held = 0
 
-
-class Share:
-    """One request's part of what is in flight."""
-
-    __slots__ = ("_all", "_taken")
-
-    def __init__(self, in_flight: InFlight) -> None:
-        self._all = in_flight
-        self._taken = 0
-
-    def take(self, size: int) -> None:
-        """Count bytes that were read.
+    def take(self, size: int, share: ExitStack) -> None:
+        """Count bytes that were read, until one request's `share` is closed.
 
         Raises:
-            ServerBusy: with them there would be too many.
+            RelayError: with them there would be too many.
         """
-        if self._all.held + size > self._all.limit:
-            raise RelayError(
-                "server_busy", "Too many requests with large bodies: try again"
-            )
-        self._all.held += size
-        self._taken += size
+        if self._held + size > self._limit:
+            message = "Too many requests with large bodies: try again"
+            raise RelayError("server_busy", message)
+        self._held += size
+        share.callback(self._give_back, size)
 
-    def release(self) -> None:
-        """Count none any more: the body has been sent on, or dropped."""
-        self._all.held -= self._taken
-        self._taken = 0
+    def _give_back(self, size: int) -> None:
+        self._held -= size
 
 
 class RequestBody:
@@ -102,10 +91,7 @@ class RequestBody:
 
 
 async def read_body(
-    receive: Receive,
-    headers: RequestHeaders,
-    limit: int,
-    share: Share,
+    receive: Receive, headers: RequestHeaders, limit: int, take: Callable[[int], None]
 ) -> bytes:
     """Read a request's whole body.
 
@@ -113,7 +99,7 @@ async def read_body(
         receive: ASGI's receive.
         headers: the request's.
         limit: the largest body, in bytes.
-        share: counts the bytes that are held.
+        take: counts the bytes that are held.
 
     Raises:
         RelayError: the body is compressed, not JSON by its type, over the limit (what
@@ -132,7 +118,7 @@ async def read_body(
         size += len(chunk)
         if size > limit:
             raise too_large(limit)
-        share.take(len(chunk))
+        take(len(chunk))
         chunks.append(chunk)
     return b"".join(chunks)
 

@@ -22,22 +22,9 @@ WHOLE_ANSWER_BYTES = 1024 * 1024
 HELD_BYTES = 64 * 1024
 
 _PASSED = frozenset(
-    {
-        b"cache-control",
-        b"cf-ray",
-        b"content-encoding",
-        b"content-type",
-        b"request-id",
-        b"retry-after",
-        b"retry-after-ms",
-        b"server-timing",
-        b"traceresponse",
-        b"www-authenticate",
-        b"x-accel-buffering",
-        b"x-gemini-service-tier",
-        b"x-request-id",
-        b"x-should-retry",
-    }
+    b"cache-control cf-ray content-encoding content-type request-id retry-after "
+    b"retry-after-ms server-timing traceresponse www-authenticate x-accel-buffering "
+    b"x-gemini-service-tier x-request-id x-should-retry".split()
 )
 _PASSED_PREFIXES = (b"x-ratelimit-", b"openai-", b"anthropic-")
 

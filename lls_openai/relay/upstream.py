@@ -18,11 +18,7 @@ from llama_stack.providers.utils.inference.model_registry import (
 from multidict import CIMultiDict
 from yarl import URL
 
-from lls_openai.relay.credentials import (
-    Credentials,
-    RequestHeaders,
-    missing_api_key,
-)
+from lls_openai.relay.credentials import Credentials, RequestHeaders, missing_api_key
 from lls_openai.relay.errors import RelayError, too_large
 from lls_openai.relay.routes import ROUTES, Route
 
@@ -156,9 +152,7 @@ def _timeout(timeout: float | TimeoutConfig | None) -> ClientTimeout:
     if isinstance(timeout, TimeoutConfig):
         connect, read = timeout.connect, timeout.read
     return ClientTimeout(
-        total=None,
-        connect=connect or CONNECT_TIMEOUT,
-        sock_read=read or READ_TIMEOUT,
+        total=None, connect=connect or CONNECT_TIMEOUT, sock_read=read or READ_TIMEOUT
     )
 
 
