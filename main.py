@@ -1,230 +1,150 @@
-"""Ask every model of the server for a regular and a streamed chat completion."""
+"""Ask every model of the server for a regular and a streamed chat completion.
 
-import argparse
+A model without a key is skipped. Variables, from the environment or else from .env:
+  OPENAI_API_KEY (also for openai-mini), GEMINI_API_KEY, ANTHROPIC_API_KEY
+  <PROVIDER>_API_KEY  for a provider added in run.yaml
+  LLAMA_STACK_PORT    the server's port on this machine (8321)
+Exit status: 0 when every call succeeded, 1 when one failed, 2 when none could be made.
+"""
+
 import json
 import logging
 import os
-import re
-import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from argparse import ArgumentParser, Namespace, RawTextHelpFormatter
 from pathlib import Path
-from typing import NoReturn
-
-if __name__ == "__main__":
-
-    def leave(*_: object) -> NoReturn:
-        """End on Ctrl-C without a traceback, with the status that shells give."""
-        os.write(2, b"\n")
-        sys.exit(130)
-
-    # Before the imports below, which take a second.
-    signal.signal(signal.SIGINT, leave)
+from typing import Any, NoReturn
 
 import httpx
 from dotenv import dotenv_values
-from llama_stack_client import (
-    APIConnectionError,
-    LlamaStackClient,
-    LlamaStackClientError,
-)
+from llama_stack_client import LlamaStackClient, LlamaStackClientError, NotFoundError
 
-HELP = """\
-Variables, taken from the environment, or else from .env (empty counts as not set):
-  OPENAI_API_KEY      for the models of openai and openai-mini
-  GEMINI_API_KEY      for the models of gemini
-  ANTHROPIC_API_KEY   for the models of anthropic
-  <PROVIDER>_API_KEY  for the models of a provider added in run.yaml
-  LLAMA_STACK_PORT    the port of the server on this machine (8321)
-
-A model without a key is skipped. The exit status is 0 when every call succeeded, 1 when
-one failed, 2 when none could be made.
-"""
-COLUMNS = ("model", "regular", "streamed", "time")
-SHARED_KEYS = {"openai-mini": "OPENAI_API_KEY"}
-# The last three: the client takes an answer of any form for one of OpenAI's.
-FAILURES = (
-    LlamaStackClientError,
-    httpx.HTTPError,
-    AttributeError,
-    TypeError,
-    ValueError,
-)
+# The client does not validate what it parses: a malformed answer fails when it is used.
+MALFORMED = (AttributeError, TypeError, ValueError)
+FAILURES = (LlamaStackClientError, httpx.HTTPError, httpx.InvalidURL, *MALFORMED)
 
 
-def settings() -> dict[str, str]:
-    """Return the variables of the project's .env, of ./.env and of the environment.
-
-    The later wins. `export $(cat .env)` leaves a value in its quotes: they go here.
-    """
-    files = dotenv_values(Path(__file__).with_name(".env")) | dotenv_values(".env")
-    values = files | {name: value for name, value in os.environ.items() if value}
-    return {name: (value or "").strip(" \r\"'") for name, value in values.items()}
-
-
-def arguments(argv: list[str] | None, port: str) -> argparse.Namespace:
-    """Read the command line `argv`; the server is at `port` of this machine."""
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=HELP, formatter_class=raw
-    )
+def arguments(argv: list[str] | None, port: str) -> Namespace:
+    """Read the command line."""
+    parser = ArgumentParser(description=__doc__, formatter_class=RawTextHelpFormatter)
     add = parser.add_argument
-    model = "only this model, such as openai/gpt-4o; can be given several times"
-    add("--model", action="append", metavar="PROVIDER/MODEL", help=model)
-    prompt = "Say hello in one short sentence."
-    add("--prompt", default=prompt, help="what to ask (default: %(default)s)")
-    only = parser.add_mutually_exclusive_group()
-    only.add_argument("--regular", action="store_true", help="make no streamed calls")
-    only.add_argument("--stream", action="store_true", help="make no regular calls")
-    url = f"http://127.0.0.1:{port}"
-    add("--url", default=url, help="where the server is (default: %(default)s)")
-    args = parser.parse_args(argv)
-    if not all("/" in name for name in args.model or ()):
-        parser.error("--model takes PROVIDER/MODEL, such as openai/gpt-4o")
-    return args
+    add("--model", action="append", help="only this, such as openai/gpt-4o; repeatable")
+    add("--prompt", default="Say hello in one short sentence.", help="what to ask")
+    add("--url", default=f"http://127.0.0.1:{port}", help="default: %(default)s")
+    return parser.parse_args(argv)
 
 
 def give_up(message: str) -> NoReturn:
-    """Say what stands in the way of any call, and end with status 2."""
+    """End before any call."""
     print(message, file=sys.stderr)
     sys.exit(2)
 
 
-def connect(url: str) -> LlamaStackClient:
-    """Return a client of the server at `url`."""
-    # With a transport of its own it takes no proxy from the environment, and follows no
+def key_variable(model: str) -> str:
+    """Name the variable with the key for `model`."""
+    provider = model.partition("/")[0].upper().replace("-", "_")
+    return "OPENAI_API_KEY" if provider == "OPENAI_MINI" else f"{provider}_API_KEY"
+
+
+def connect(url: str) -> tuple[LlamaStackClient, list[str]]:
+    """Make a client of the server at `url`; return it with the models listed there."""
+    # A transport of its own takes no proxy from the environment, and httpx follows no
     # redirect: a key goes to this server only.
     http = httpx.Client(transport=httpx.HTTPTransport(), timeout=600)
     base = url.rstrip("/").removesuffix("/v1")
     try:
-        return LlamaStackClient(base_url=base, http_client=http, max_retries=0)
-    except httpx.InvalidURL as error:
-        give_up(f"--url {url}: {error}")
-
-
-def listed(server: LlamaStackClient) -> list[str]:
-    """Return the language models that the `server` lists."""
-    url = str(server.base_url).rstrip("/")
-    try:
-        models = server.models.list(timeout=10)
-        ids = [model.id for model in models if model.model_type in {None, "llm"}]
-    except APIConnectionError as error:
-        start = f"server not running at {url}: start it with `make server`"
-        give_up(f"{start} ({error.__cause__})")
+        client = LlamaStackClient(base_url=base, http_client=http, max_retries=0)
+        models = client.models.list(timeout=10)
+        listed = [model.id for model in models if model.model_type == "llm"]
     except FAILURES as error:
-        give_up(f"no Llama Stack server at {url}: {reason(error)}")
-    return ids or give_up(f"the server at {url} has no language model")
-
-
-def key_variable(model: str) -> str:
-    """Return the name of the variable with the key for `model`, a provider/model."""
-    provider = model.partition("/")[0]
-    name = re.sub(r"\W", "_", provider.upper()) + "_API_KEY"
-    return SHARED_KEYS.get(provider, name)
-
-
-def whole(client: LlamaStackClient, model: str, prompt: str) -> Iterator[str]:
-    """Yield the text of a regular chat completion."""
-    answer = client.chat.completions.create(
-        model=model, messages=[{"role": "user", "content": prompt}]
-    )
-    for choice in answer.choices:
-        yield choice.message.content or ""
-
-
-def stream(client: LlamaStackClient, model: str, prompt: str) -> Iterator[str]:
-    """Yield the text of a streamed chat completion, piece by piece."""
-    chunks = client.chat.completions.create(
-        model=model, messages=[{"role": "user", "content": prompt}], stream=True
-    )
-    for chunk in chunks:
-        for choice in chunk.choices:
-            yield choice.delta.content or ""
-
-
-def masked(pieces: Iterable[str], key: str) -> Iterator[str]:
-    """Yield `pieces` without `key`, also where it is spread over several of them."""
-    held = ""
-    for piece in pieces:
-        held = (held + piece).replace(key, "[key]")
-        end = next(i for i in range(len(held) + 1) if key.startswith(held[i:]))
-        yield held[:end]
-        held = held[end:]
-    yield held
+        why = reason(error)[:500]
+        if "[SSL" in why:
+            give_up(f"TLS handshake with {url} failed: {why}")
+        if isinstance(error.__cause__, httpx.ConnectError):
+            give_up(f"server not running at {url}: start it with `make server` ({why})")
+        give_up(f"no models from {url} (is it Llama Stack, of this version?): {why}")
+    return client, listed or give_up(f"no language model is listed at {url}")
 
 
 def reason(error: Exception) -> str:
-    """Return what the upstream, the server or the network says in `error`."""
-    if isinstance(error, AttributeError | TypeError | ValueError):
-        return f"the answer is not in OpenAI's format ({error})"
-    body = getattr(error, "body", None) or str(error.__cause__ or error)
-    detail = body.get("error", body) if isinstance(body, dict) else body
-    message = detail.get("message", detail) if isinstance(detail, dict) else detail
-    return f"{getattr(error, 'status_code', '')} {message}".strip()
+    """Find the words of the vendor, the server or the network in `error`."""
+    told: object = error.__cause__ or error
+    match getattr(error, "body", None):
+        case {"error": {"message": text}} | {"error": text} | {"message": text}:
+            told = text
+    if isinstance(error, MALFORMED):
+        told = f"the answer is not in OpenAI's format ({error})"
+    return " ".join(f"{getattr(error, 'status_code', '')} {told}".split())
 
 
-def call(kind: str, pieces: Iterable[str], key: str) -> str:
-    """Print the `pieces` of an answer as they arrive; return "ok" or "failed"."""
-    indent = " " * 12
-    print(f"  {kind}".ljust(len(indent)), end="", flush=True)
-    column = ""
-    try:
-        for text in filter(None, masked(pieces, key)):
-            print(text.replace("\n", f"\n{indent}"), end="", flush=True)
-            column = f"\n{indent}"
-    except FAILURES as error:
-        message = " ".join(reason(error).replace(key, "[key]").split())
-        print(f"{column}failed: {message[:500]}")
-        return "failed"
+def regular(client: LlamaStackClient, model: str, messages: list[Any]) -> None:
+    """Print a regular chat completion."""
+    answer = client.chat.completions.create(model=model, messages=messages)
+    print(*(choice.message.content or "" for choice in answer.choices))
+
+
+def streamed(client: LlamaStackClient, model: str, messages: list[Any]) -> None:
+    """Print a streamed chat completion as it arrives."""
+    chunks = client.chat.completions.create(model=model, messages=messages, stream=True)
+    for chunk in chunks:
+        for choice in chunk.choices:
+            print(choice.delta.content or "", end="", flush=True)
     print()
-    return "ok"
 
 
-def ask(
-    server: LlamaStackClient, model: str, key: str, args: argparse.Namespace
-) -> tuple[str, str, str, str]:
-    """Make the calls to `model` that `args` want; return its row of the summary."""
+def ask(server: LlamaStackClient, model: str, key: str, prompt: str) -> list[str]:
+    """Call `model` both ways with `key`, if there is one; return its table row."""
     print(model)
-    header = {"X-LlamaStack-Provider-Data": json.dumps({"passthrough_api_key": key})}
-    client = server.with_options(default_headers=header)
-    regular = streamed = "-"
-    begin = time.perf_counter()
-    if not args.stream:
-        regular = call("regular", whole(client, model, args.prompt), key)
-    if not args.regular:
-        streamed = call("streamed", stream(client, model, args.prompt), key)
-    return model, regular, streamed, f"{time.perf_counter() - begin:.1f} s"
-
-
-def skip(model: str) -> tuple[str, str, str, str]:
-    """Name the key that `model` lacks; return its row of the summary."""
-    print(f"{model}\n  skipped   {key_variable(model)} is not set")
-    return model, "skipped", "skipped", "-"
+    if not key:
+        print(f"  skipped   {key_variable(model)} is not set")
+        return [model, "skipped", "skipped", "-"]
+    data = json.dumps({"passthrough_api_key": key})
+    # Not as extra_headers: those stand in the client's debug log.
+    client = server.with_options(default_headers={"X-LlamaStack-Provider-Data": data})
+    row, begin = [model], time.perf_counter()
+    for call in (regular, streamed):
+        print(f"  {call.__name__:8}  ", end="", flush=True)
+        try:
+            call(client, model, [{"role": "user", "content": prompt}])
+            row.append("ok")
+        except FAILURES as error:
+            # A vendor may repeat the key in its message.
+            why = reason(error).replace(key, "[key]")[:500]
+            if isinstance(error, NotFoundError):
+                why += " (retired? see the models in README.md)"
+            print(f" failed: {why}")
+            row.append("failed")
+    return [*row, f"{time.perf_counter() - begin:.1f} s"]
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line `argv`, and return the exit status."""
-    # llama-stack-client switches on a log line for every request.
+    """Run the command line `argv`; return the exit status."""
+    # Importing llama_stack_client switches on a log line for every request.
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    values = settings()
-    args = arguments(argv, values.get("LLAMA_STACK_PORT") or "8321")
-    with connect(args.url) as server:
-        registered = listed(server)
-        models = args.model or registered
-        keys = {model: values.get(key_variable(model), "") for model in models}
-        if not any(keys.values()):
-            names = " or ".join(dict.fromkeys(map(key_variable, models)))
-            give_up(f"no API key: set {names} in .env or in the environment")
-        rows = [COLUMNS]
-        for model, key in keys.items():
-            rows.append(ask(server, model, key, args) if key else skip(model))
+    file = dotenv_values(Path(__file__).with_name(".env"))
+    values = {name: text for name, text in (*file.items(), *os.environ.items()) if text}
+    args = arguments(argv, values.get("LLAMA_STACK_PORT", "8321"))
+    server, listed = connect(args.url)
+    keys = {name: values.get(key_variable(name), "") for name in args.model or listed}
+    for model, key in keys.items():
+        # A model need not be listed, but then its provider is, or has a key.
+        if not key and key_variable(model) not in map(key_variable, listed):
+            give_up(f"{model} is not listed by the server; it has {', '.join(listed)}")
+    if not any(keys.values()):
+        names = " or ".join(dict.fromkeys(map(key_variable, keys)))
+        give_up(f"no API key: set {names} in .env or in the environment")
+    rows = [ask(server, model, key, args.prompt) for model, key in keys.items()]
     width = max(map(len, keys))
-    print()
-    for model, regular, streamed, seconds in rows:
-        print(f"{model:{width}}  {regular:7}  {streamed:8}  {seconds:>7}")
+    print(f"\n{'model':{width}}  regular  streamed     time")
+    for name, whole, stream, seconds in rows:
+        print(f"{name:{width}}  {whole:7}  {stream:8}  {seconds:>7}")
     return int(any("failed" in row for row in rows))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print()
+        sys.exit(130)

@@ -42,7 +42,7 @@ class Relay(ProviderDataMiddleware):  # type: ignore[misc]
             await self._answer(scope, receive, send)
         else:
             async with self.serving(scope):
-                await super().__call__(scope, receive, send)
+                await super().__call__(scope, receive, self._closing_pool(send))
 
     @asynccontextmanager
     async def serving(self, scope: Scope) -> AsyncIterator[None]:
@@ -58,6 +58,15 @@ class Relay(ProviderDataMiddleware):  # type: ignore[misc]
         )
         async with open_pool() as self._pool:
             yield
+
+    def _closing_pool(self, send: Send) -> Send:
+        async def send_at_last(message: Message) -> None:
+            # After this message uvicorn waits for nothing more.
+            if message["type"].startswith("lifespan.shutdown"):
+                await self._pool.close()
+            await send(message)
+
+        return send_at_last
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         record = record_of(scope)
