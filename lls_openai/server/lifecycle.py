@@ -65,7 +65,9 @@ def serving(config: StackConfig, settings: list[ProviderConfig]) -> Iterator[Non
         return
     _set_up(server, settings)
     _Stop(server)
-    logger.info(_greeting(server, config))
+    # Of several workers the first speaks for all; uvicorn numbers them from 1 on.
+    if multiprocessing.current_process().name.endswith(("MainProcess", "-1")):
+        logger.info(_greeting(server, config))
     yield
     if not server.started:
         place = f"{server.config.host}:{server.config.port}"

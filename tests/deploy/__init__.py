@@ -1,0 +1,1 @@
+"""Checks of deploy/ in the tools that its files are for."""

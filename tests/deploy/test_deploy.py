@@ -1,0 +1,280 @@
+"""What `make deploy` checks: each file of deploy/ does its job in the real tool."""
+
+import json
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+from kubernetes_validate import latest_version, validate
+
+from tests.support.http import CHAT, Raw, bearer, chat, eventually
+from tests.support.network import Network
+from tests.support.server import Server, free_port
+from tests.support.upstream import Upstream
+from tests.support.wire import DONE, Gate, event, stream
+
+pytestmark = pytest.mark.server({}, env={"FORWARDED_ALLOW_IPS": "127.0.0.1"})
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+# For pip and uv, which may need what conftest.py takes out of the environment.
+MACHINE = dict(os.environ)
+# What the image of Python sets, and where a libpython of this Python's would be.
+PYTHON = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LD_LIBRARY_PATH": "/usr/local/lib"}
+# What many have in their nginx: its page on WebSockets, and its default.
+WEBSOCKETS = {
+    "server {": "map $http_upgrade $upgrade { default upgrade; '' ''; } server {",
+    "proxy_request_buffering off;": "",
+    'Connection "";': "Connection $upgrade; proxy_set_header Upgrade $http_upgrade;",
+}
+
+
+def tool(name: str, package: str) -> str:
+    """Return the path of the program `name`, or say what to install."""
+    found = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+    return found or pytest.fail(f"{name} is missing: apt-get install {package}")
+
+
+def edited(name: str, changes: dict[str, str]) -> str:
+    """Return the text of a file in deploy/ with `changes`, each of which must apply."""
+    text = (DEPLOY / name).read_text()
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    return text
+
+
+def boot(commands: list[list[str]], env: dict[str, str]) -> int:
+    """Start a server until it is healthy, and stop it; return the CPU time it took."""
+    start, check = commands
+    healthy = partial(subprocess.run, check, env=env, cwd=ROOT, capture_output=True)
+    with subprocess.Popen(start, cwd=ROOT, env=env) as process:
+        try:
+            eventually(lambda: healthy().returncode == 0, seconds=60)
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+            # bubblewrap waits for the server, which is its child.
+            server = int((children.read_text() or str(process.pid)).split()[0])
+            stat = Path(f"/proc/{server}/stat").read_text().rpartition(")")[2].split()
+            os.kill(server, signal.SIGTERM)
+            assert process.wait(30) == 0
+            assert healthy().returncode == 1
+        finally:
+            process.kill()
+    return int(stat[11]) + int(stat[12])
+
+
+@dataclass
+class Stage:
+    """One FROM of the Containerfile: a folder, and what its lines have set."""
+
+    root: Path
+    env: dict[str, str] = field(default_factory=PYTHON.copy)
+    lines: dict[str, str] = field(default_factory=lambda: {"WORKDIR": "/"})
+
+    def inside(self, *options: str, bind: str = "--ro-bind") -> list[str]:
+        """Return the command that runs another with this folder in its place."""
+        command = [tool("bwrap", "bubblewrap"), "--dev", "/dev", "--proc", "/proc"]
+        for path in ("/usr", "/bin", "/lib", "/lib64", "/etc"):
+            command += ["--ro-bind-try", path, path]
+        for path in ("/usr/local", "/app"):
+            command += [bind, f"{self.root}{path}", path]
+        return [
+            *command,
+            "--chdir",
+            self.lines["WORKDIR"],
+            "--die-with-parent",
+            *options,
+        ]
+
+    def run(self, line: str) -> None:
+        """Carry out a RUN, with this machine's settings of pip and uv."""
+        command = self.inside("--tmpfs", "/run", "sh", "-c", line, bind="--bind")
+        env = {**MACHINE, **self.env, "HOME": "/run", "TMPDIR": "/run"}
+        subprocess.run(command, env=env, check=True, timeout=300)
+
+
+def python_image(root: Path) -> Stage:
+    """Lay this Python out like the image of Python: without tests and bytecode."""
+    if sys.base_prefix == "/usr":
+        pytest.fail("the system's Python cannot be copied: uv python install 3.12")
+    unwanted = ("__pycache__", "test*", "*.a", "site-packages", "share", "include")
+    ignore = shutil.ignore_patterns(*unwanted)
+    shutil.copytree(sys.base_prefix, root / "usr/local", ignore=ignore, symlinks=True)
+    (root / "app").mkdir()
+    Stage(root).run("python -B -m ensurepip --default-pip")
+    return Stage(root)
+
+
+def build(folder: Path) -> Stage:
+    """Follow the Containerfile line by line; return its last stage."""
+    stages: dict[str, Stage] = {}
+    for line in (DEPLOY / "Containerfile").read_text().splitlines():
+        word, _, rest = line.partition(" ")
+        if word == "FROM":
+            stage = python_image(folder / str(len(stages)))
+            stages[rest.partition(" AS ")[2]] = stage
+        elif word == "RUN":
+            stage.run(rest)
+        elif word == "COPY":
+            origin = stages["build"].root if "--from=build " in rest else ROOT
+            *paths, target = rest.removeprefix("--from=build ").split()
+            copy = [tool("cp", "coreutils"), "-a", *(f"{origin}/{p}" for p in paths)]
+            copy += [] if target.endswith("/") else ["--no-target-directory"]
+            subprocess.run([*copy, f"{stage.root}/app/{target}"], check=True)
+        elif word == "ENV":
+            stage.env |= dict(pair.split("=", 1) for pair in rest.split())
+        elif word not in {"", "#"}:
+            stage.lines[word] = rest
+    return stage
+
+
+def test_the_image_serves_read_only_without_home_to_any_user(tmp_path: Path) -> None:
+    """It boots in at most twice the CPU time, adds at most 200 MB, stops when asked."""
+    stage = build(tmp_path)
+    ours = [*stage.root.glob("app/**/*"), *stage.root.glob("usr/local/**/*.pyc")]
+    assert sum(path.lstat().st_size for path in ours) < 200e6
+    local = {"LLS_HOST": "127.0.0.1", "LLAMA_STACK_PORT": str(free_port())}
+    user, group = stage.lines["USER"].split(":")
+    ids = ("--unshare-user", "--uid", user, "--gid", group)
+    image = stage.inside(*ids, "--remount-ro", "/")
+    start = json.loads(stage.lines["ENTRYPOINT"])
+    check = json.loads(stage.lines["HEALTHCHECK"].partition("CMD ")[2])
+    here = [[sys.executable, *command[1:]] for command in (start, check)]
+    # Twice: the first writes the bytecode that the second finds.
+    usual = [boot(here, os.environ | local) for _ in range(2)][1]
+    there = [[*image, *command] for command in (start, check)]
+    assert boot(there, stage.env | local) < 2 * usual
+
+
+def test_the_build_context_holds_what_the_containerfile_copies() -> None:
+    """A .env or anything else that lies about gets into no image."""
+    rules = (ROOT / ".dockerignore").read_text().splitlines()
+    lines = (DEPLOY / "Containerfile").read_text().splitlines()
+    copies = [line.split()[1:-1] for line in lines if line.startswith("COPY ")]
+    names = {name for names in copies for name in names if "--" not in names[0]}
+    assert rules[1] == "*"
+    assert {rule[1:] for rule in rules if rule.startswith("!")} == names
+
+
+def test_systemd_takes_the_unit_and_calls_it_safe(tmp_path: Path) -> None:
+    """`systemd-analyze` finds no mistake in it, and an exposure below 1.5 of 10."""
+    unit = tmp_path / "lls-openai.service"
+    python = {"/opt/lls-openai/.venv/bin/python": sys.executable}
+    unit.write_text(edited(unit.name, python | {"/opt/lls-openai": str(ROOT)}))
+    for options in (["verify"], ["security", "--offline=1", "--threshold=15"]):
+        command = [tool("systemd-analyze", "systemd"), *options, str(unit)]
+        done = subprocess.run(command, capture_output=True, check=False)
+        assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_kubernetes_takes_every_object() -> None:
+    """The schemas of the newest release know each field of them."""
+    objects = list(yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text()))
+    for item in objects:
+        validate(item, latest_version(), strict=True)
+    kinds = ["Deployment", "Service", "HorizontalPodAutoscaler", "PodDisruptionBudget"]
+    assert [item["kind"] for item in objects] == kinds
+
+
+def test_ci_runs_what_a_change_has_to_pass() -> None:
+    """The steps of the workflow are the commands of .ci/run, on two Pythons."""
+    flow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
+    lines, job = (ROOT / ".ci/run").read_text().splitlines(), flow["jobs"]["check"]
+    commands = [step["run"] for step in job["steps"] if "run" in step]
+    assert commands == [line.split(" <")[0] for line in lines if "make" in line]
+    assert job["strategy"]["matrix"] == {"python": ["3.12", "3.13"]}
+
+
+@pytest.fixture
+def nginx(
+    request: pytest.FixtureRequest, tmp_path: Path, server: Server, network: Network
+) -> Iterator[httpx.Client]:
+    """Run nginx with deploy/nginx.conf in front of the server; yield a client of it."""
+    port, conf = free_port(), tmp_path / "nginx.conf"
+    changes = {
+        "/etc/nginx/llm.example.com.pem": network.env["CERT_FILE"],
+        "/etc/nginx/llm.example.com-key.pem": network.env["KEY_FILE"],
+        "listen 443": f"listen 127.0.0.1:{port}",
+        "listen [::]:443": f"listen [::1]:{port}",
+        "127.0.0.1:8321": f"127.0.0.1:{server.port}",
+    }
+    site = edited("nginx.conf", changes | getattr(request, "param", {}))
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    paths = "".join(f"{kind}_temp_path {tmp_path}/{kind};" for kind in kinds)
+    # As the user of this test, who may write to its folder.
+    start = f"user {pwd.getpwuid(os.getuid()).pw_name}; pid {tmp_path}/pid; events {{}}"
+    conf.write_text(f"{start} http {{ access_log off; {paths} {site} }}")
+    command = [tool("nginx", "nginx"), "-g", "daemon off;", "-c", str(conf)]
+    url = f"https://127.0.0.1:{port}"
+    with subprocess.Popen([*command, "-e", "stderr"]) as process:
+        try:
+            eventually((tmp_path / "pid").exists)
+            # From an address that is not nginx's own.
+            via = httpx.HTTPTransport(network.trusting, local_address="127.0.0.2")
+            with httpx.Client(base_url=url, transport=via, timeout=30) as client:
+                yield client
+        finally:
+            process.terminate()
+
+
+def test_nginx_tells_who_calls(nginx: httpx.Client, server: Server) -> None:
+    """With FORWARDED_ALLOW_IPS the log has the caller's address, not what it claims."""
+    nginx.get("/v1/models", headers={"X-Forwarded-For": "192.0.2.1"})
+    (line,) = server.wait_access(path="/v1/models")
+    assert line["client"].partition(":")[0] == "127.0.0.2"
+
+
+def test_nginx_streams(nginx: httpx.Client, upstream: Upstream) -> None:
+    """The first chunk is there before the vendor sends the second."""
+    gate, body = Gate(), chat(stream=True)
+    upstream.openai.script(*stream(event({"n": 1}), gate, DONE))
+    with nginx.stream("POST", CHAT, json=body, headers=bearer()) as response:
+        pieces = response.iter_raw()
+        assert next(pieces) == event({"n": 1})
+        gate.open()
+        assert b"".join(pieces) == DONE
+
+
+@pytest.mark.parametrize(("size", "status"), [(20_000_000, 200), (70_000_000, 413)])
+def test_nginx_limits_no_body(nginx: httpx.Client, size: int, status: int) -> None:
+    """A large image passes; what is too large gets the server's own 413, in JSON."""
+    response = nginx.post(CHAT, json=chat(user="x" * size), headers=bearer())
+    assert response.status_code == status
+    assert ("error" in response.json()) == (status == 413)
+
+
+@pytest.mark.parametrize("nginx", [{"127.0.0.1:8321": "127.0.0.1:1"}], indirect=True)
+def test_nginx_answers_in_json_for_a_server_that_is_down(nginx: httpx.Client) -> None:
+    """A client sees an error it can read, and when to try again."""
+    response = nginx.get("/v1/models")
+    assert (response.status_code, response.headers["retry-after"]) == (503, "2")
+    assert response.json()["error"]["code"] == "server_unreachable"
+
+
+@pytest.mark.parametrize("nginx", [WEBSOCKETS], indirect=True)
+def test_nginx_that_hands_upgrades_on_mixes_up_no_callers(
+    nginx: httpx.Client, network: Network, upstream: Upstream
+) -> None:
+    """The body of a call that offers an upgrade never becomes the next one's head."""
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    head += "Authorization: Bearer sk-openai-mock-attacker\r\nContent-Length: "
+    body = b"\r\n" * 15_000 + f"{head}600\r\nX-Swallow: ".encode()
+    for offer in ("h2c", "websocket") * 4:
+        upgrade = f"{len(body)}\r\nConnection: Upgrade\r\nUpgrade: {offer}\r\n\r\n"
+        with Raw(nginx.base_url.port or 0, tls=network.trusting) as attacker:
+            attacker.send((head + upgrade).encode(), body)
+            assert attacker.answer().status == 400
+        assert nginx.post(CHAT, json=chat(), headers=bearer()).status_code == 200
+    assert [request.key for request in upstream.openai.requests] == [
+        "sk-openai-mock"
+    ] * 8
