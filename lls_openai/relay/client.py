@@ -125,6 +125,10 @@ class PooledConnection(ResponseHandler):
             return
         super().feed_data(data, size)
 
+    def close(self) -> None:
+        """End at once: what is still buffered is for nobody."""
+        self.abort()
+
     def connection_lost(self, exc: BaseException | None) -> None:
         """Fail a body that would end with the connection, if that ends with an error.
 

@@ -161,8 +161,9 @@ def _proxy(proxy: ProxyConfig | None, upstream: URL) -> URL | None:
     if proxy is None:
         return None
     # "*" stands for all hosts, "*.name" for those below a name.
-    names = [n if n == "*" else n.removeprefix("*") for n in proxy.no_proxy or []]
-    if proxy_bypass_environment(upstream.host or "", {"no": ",".join(names)}):
+    exempt = proxy.no_proxy or []
+    names = ",".join(name.removeprefix("*") for name in exempt)
+    if "*" in exempt or proxy_bypass_environment(upstream.host or "", {"no": names}):
         return None
     chosen = proxy.url or (proxy.https if upstream.scheme == "https" else proxy.http)
     return URL(str(chosen)) if chosen else None

@@ -134,13 +134,18 @@ class Connection(HttpToolsProtocol):
         """Answer what is no request, and discard whatever else comes.
 
         In the middle of an answer nothing is written: it ends, then the connection.
+        A request whose body breaks off has none yet, and will never be whole.
         """
         if self._discarded is not None or self.transport.is_closing():
             return
         self._discarded = 0
         if self._open:
-            self._open[0].keep_alive = False
-            return
+            cycle = self._open[0]
+            cycle.keep_alive = False
+            if cycle.response_started or not cycle.more_body:
+                return
+            cycle.disconnected = True
+            cycle.message_event.set()
         self.logger.warning(error.message)
         body = error.body()
         self.transport.write(
@@ -151,6 +156,11 @@ class Connection(HttpToolsProtocol):
             self.transport.write_eof()
         else:
             self.transport.close()
+
+    def resume_writing(self) -> None:
+        """Take it for progress: what is written next would hide it from `_look`."""
+        super().resume_writing()
+        self._since = self.loop.time()
 
     def on_message_begin(self) -> None:
         """Begin with a head."""

@@ -13,10 +13,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lls_openai.relay.record import Record, record_of
 
-# How much of a refused body is discarded, and for how long, in bytes and seconds: a
-# client that sends it all before it looks would see a reset and not the answer.
+# How much of a refused body is discarded, in bytes: a client that sends it all before
+# it looks would see a reset and not the answer.
 LINGER_BYTES = 512 * 1024 * 1024
-LINGER_SECONDS = 30.0
 
 # nginx's status for a request whose caller disconnected before it was answered.
 CALLER_GONE = 499
@@ -31,11 +30,13 @@ class Front:
     Args:
         app: Llama Stack's, with its middlewares.
         ended: told of each request that has ended.
+        linger: for how long a refused body is discarded, in seconds.
     """
 
-    def __init__(self, app: ASGIApp, ended: Ended) -> None:
+    def __init__(self, app: ASGIApp, ended: Ended, linger: float) -> None:
         self._app = app
         self._ended = ended
+        self._linger = linger
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
@@ -43,7 +44,7 @@ class Front:
             await self._app(scope, receive, send)
             return
         record = record_of(scope)
-        exchange = _Exchange(scope, receive, send)
+        exchange = _Exchange(scope, receive, send, self._linger)
         try:
             await self._app(scope, exchange.receive, exchange.send)
         except asyncio.CancelledError:
@@ -56,7 +57,10 @@ class Front:
 class _Exchange:
     """One request and its answer."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, linger: float
+    ) -> None:
+        self._linger = linger
         self._receive = receive
         self._send = send
         self._abort = scope.get("lls_openai.abort")
@@ -92,7 +96,7 @@ class _Exchange:
         """Read on for a bounded time and size, then give up on the connection."""
         size = 0
         with suppress(TimeoutError):
-            async with asyncio.timeout(LINGER_SECONDS):
+            async with asyncio.timeout(self._linger):
                 while self._unread and size < LINGER_BYTES:
                     size += len((await self.receive()).get("body", b""))
         if self._unread:

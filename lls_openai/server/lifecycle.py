@@ -118,7 +118,7 @@ def _set_up(server: uvicorn.Server, settings: list[ProviderConfig]) -> None:
         log(scope, status, request_id, record)
         measure(record)
 
-    config.loaded_app = Front(app, ended)
+    config.loaded_app = Front(app, ended, caller_timeout)
 
 
 class _Stop:
