@@ -43,6 +43,9 @@ ROUTES = {
 _OPEN = ("GET /v1/models", "GET /v1/models/{model}", "GET /v1/health")
 
 
+_METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")
+
+
 def is_anthropic(path: str) -> bool:
     """Whether errors on this path have Anthropic's form."""
     return path in ROUTES and ROUTES[path].anthropic
@@ -61,12 +64,14 @@ def refusal(scope: Scope, routes: list[BaseRoute]) -> RelayError | None:
     # Starlette takes "/v1/chat/completions\n" for the route without the line feed.
     if not path.isprintable():
         return unknown_route(path)
-    found = [(route.matches(scope)[0], route) for route in routes]
-    if any(match is Match.FULL for match, _ in found):
+    if any(_serves(route, scope, scope["method"]) for route in routes):
         return None
-    partly = (route for match, route in found if match is Match.PARTIAL)
-    methods = {each for route in partly for each in getattr(route, "methods", ())}
+    methods = {m for m in _METHODS for route in routes if _serves(route, scope, m)}
     return _wrong_method(path, methods) if methods else unknown_route(path)
+
+
+def _serves(route: BaseRoute, scope: Scope, method: str) -> bool:
+    return route.matches({**scope, "method": method})[0] is Match.FULL
 
 
 def _wrong_method(path: str, methods: set[str]) -> RelayError:

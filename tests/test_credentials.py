@@ -1,0 +1,255 @@
+"""The caller's key: where it may stand, which one counts, and where it goes."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from lls_openai.relay.credentials import Credentials
+from tests.support import http
+from tests.support.http import CHAT, MESSAGES, ROUTES, Answer, ask, encoded, request
+from tests.support.server import Server
+from tests.support.upstream import Upstream
+from tests.support.wire import answer, chunk
+
+FORWARDING = {"forward_headers": {"vendor_key": "X-Vendor-Key"}}
+FURTHER = {
+    "credentials-own": {"api_key": "sk-operator"},
+    "credentials-forwarding": FORWARDING,
+    "credentials-both": {"api_key": "sk-operator"} | FORWARDING,
+    "credentials-path": {"base_url": "${env.OPENAI_UPSTREAM_URL}/v1beta/x/"},
+}
+pytestmark = pytest.mark.providers(FURTHER)
+KEY, URL = "passthrough_api_key", "passthrough_url"
+MINE, OTHER = f'{{"{KEY}":"sk-mine"}}', f'{{"{KEY}":"sk-no"}}'
+NULL = f'{{"{KEY}":null,"{URL}":null,"openai_api_key":"sk-no"}}'
+LLAMA, OGX = "X-LlamaStack-Provider-Data: ", "X-OGX-Provider-Data: "
+BEARER, X_API_KEY = "Authorization: Bearer sk-mine", "x-api-key: sk-mine"
+CARRIERS = [LLAMA + MINE, OGX + MINE, X_API_KEY, BEARER]
+PLAIN = http.OWN[:2]
+
+
+def call(server: Server, lines: str, path: str = CHAT, name: str = "openai") -> Answer:
+    """Call a model of a provider with these header lines."""
+    body = encoded({"model": f"{name}/m-1"})
+    further = lines.encode("latin-1").split(b" | ") if lines else []
+    return ask(server.port, request(b"POST", path, *further, body=body, own=PLAIN))
+
+
+def sent_keys(upstream: Upstream) -> dict[str, str | None]:
+    """What carries a key in the one request that has arrived."""
+    names = ("authorization", "x-api-key", "x-vendor-key")
+    arrived = {name: upstream.openai.request.header(name) for name in names}
+    return {name: value for name, value in arrived.items() if value is not None}
+
+
+ONE_COUNTS = [
+    "authorization: bEARER sk-mine",
+    "Authorization: Bearer   sk-mine  ",
+    rf'{LLAMA}{{ "{KEY}" : " \u0073k-mine " }}',
+    f"{OGX}{OTHER} | {LLAMA}{MINE}",
+    f"Authorization: Bearer sk-no | x-api-key: sk-no | {OGX}{MINE}",
+    f"Authorization: Bearer sk-no | {X_API_KEY}",
+    f"Authorization: Basic \xe9 | {X_API_KEY}",
+    f"{LLAMA}{{}} | {OGX}{MINE}",
+    f"{LLAMA} | {OGX}{MINE}",
+    f"{LLAMA}{NULL} | {BEARER}",
+    f'{OGX}{{"{KEY}":""}} | x-api-key: | {BEARER}',
+]
+
+
+@pytest.mark.parametrize("lines", ONE_COUNTS)
+def test_one_key_counts(server: Server, upstream: Upstream, lines: str) -> None:
+    """Provider data goes before x-api-key, and that before what every client has."""
+    call(server, lines)
+
+    assert sent_keys(upstream) == {"authorization": "Bearer sk-mine"}
+
+
+@pytest.mark.parametrize("line", CARRIERS)
+@pytest.mark.parametrize("path", ROUTES)
+def test_a_key_travels_in_the_form_of_its_route(
+    server: Server, upstream: Upstream, path: str, line: str
+) -> None:
+    """As a bearer; where Messages are spoken as x-api-key, unless it came as one."""
+    call(server, line, path)
+
+    is_plain = path.startswith(MESSAGES) and line != BEARER
+    plain, token = {"x-api-key": "sk-mine"}, {"authorization": "Bearer sk-mine"}
+    assert sent_keys(upstream) == (plain if is_plain else token)
+
+
+NO_KEY = ["Authorization: Basic c2stbWluZQ==", "Authorization: sk-mine", LLAMA + NULL]
+NO_KEY += ["x-goog-api-key: sk-mine | api-key: sk-mine", f'{LLAMA}{{"{KEY}":"  "}}']
+NO_KEY += [f"Authorization: Bearer | x-api-key: | {LLAMA} | {OGX}{{}}"]
+
+
+@pytest.mark.parametrize("name", ["openai", "credentials-forwarding"])
+@pytest.mark.parametrize("lines", NO_KEY)
+def test_without_a_key_nothing_is_sent(
+    server: Server, upstream: Upstream, lines: str, name: str
+) -> None:
+    """401, also where run.yaml could forward something else in its place."""
+    assert call(server, lines, name=name).error_code == (401, "missing_api_key")
+    assert upstream.openai.requests == []
+
+
+NO_OBJECT = ["null", "[]", '"sk-mine"', "7", "{", "sk-mine", "{'a': 1}", "{}{}"]
+NO_OBJECT += ["[" * 10_000, '{"a":' * 5000, '{"a":"\xff"}']
+VALUES = ["7", "false", '["sk"]', '{"a":"sk"}', r'"sk\r\nx-evil: 1"', r'"sk-mine\n"']
+VALUES += [r'"sk\u0000"', r'"sk\t1"', r'"\u007f"', r'"sk-\u00e9"', r'"\ud83d\ude00"']
+INVALID: list[tuple[str | None, str]] = [
+    *((None, name + data) for name in (LLAMA, OGX) for data in NO_OBJECT),
+    *((KEY, f'{LLAMA}{{"{KEY}":{value}}} | {BEARER}') for value in VALUES),
+    *((URL, f'{LLAMA}{{"{URL}":{value}}} | {BEARER}') for value in ("7", "[]", "{}")),
+    *(
+        (KEY, f"{start}sk-mine\xe9")
+        for start in ("x-api-key: ", "Authorization: Bearer ")
+    ),
+    (KEY, "x-api-key: sk-mine\t1"),
+    # The proxies on the way would not agree on which of the two counts.
+    *((None, f"{line} | {line}") for line in CARRIERS),
+]
+
+
+@pytest.mark.parametrize(("param", "lines"), INVALID)
+def test_what_is_no_key_is_refused(
+    server: Server, upstream: Upstream, param: str | None, lines: str
+) -> None:
+    """400, though another header has one; the answer does not show what was sent."""
+    got = call(server, lines)
+
+    assert got.error_code == (400, "invalid_provider_data")
+    assert got.json["error"]["param"] == param
+    assert b"sk-mine" not in got.body
+    assert upstream.openai.requests == []
+
+
+@pytest.mark.parametrize("end", ["", "/"])
+@pytest.mark.parametrize("path", ["", "/v1", "/v1beta/x"])
+def test_the_pinned_upstream_may_be_named(
+    server: Server, upstream: Upstream, path: str, end: str
+) -> None:
+    """As it is configured, with its version, or as scheme and host alone."""
+    base, name = (path, "credentials-path") if "beta" in path else ("/v1", "openai")
+    data = encoded({KEY: "sk-mine", URL: upstream.openai.url + path + end})
+
+    call(server, LLAMA + data.decode(), name=name)
+
+    assert upstream.openai.request.target == f"{base}/chat/completions"
+
+
+ELSEWHERE = """{host} //{host} https://{host} http://me@{host} http://{host}/v2
+    http://{host}. http://{host}0 http://{host}?x=1 http://{host}/v1?x=1 http://{host}#x
+    http://{host}@evil.example http://evil.example#http://{host} file:///etc/passwd
+    http://{host}/v1/v1 http://127.0.0.1 http://127.0.0.1:{other}"""
+
+
+@pytest.mark.parametrize("url", [*ELSEWHERE.split(), "", " "])
+def test_a_caller_moves_no_call_elsewhere(
+    server: Server, upstream: Upstream, url: str
+) -> None:
+    """400, with the upstream that may be named; another provider's is none."""
+    host = upstream.openai.url.removeprefix("http://")
+    url = url.format(host=host, other=upstream.gemini.port)
+
+    got = call(server, LLAMA + encoded({KEY: "sk-mine", URL: url}).decode())
+
+    assert got.error_code == (400, "upstream_not_allowed")
+    assert f"which is {upstream.openai.url}:" in got.json["error"]["message"]
+    assert [vendor.requests for vendor in upstream.vendors] == [[], [], []]
+
+
+FORWARD = f'{LLAMA}{{"vendor_key":"v","other":"o"}}'
+FORWARDED = {"x-vendor-key": "v"}
+OPERATOR, OPERATORS = (
+    {"authorization": "Bearer sk-operator"},
+    {"x-api-key": "sk-operator"},
+)
+CONFIGURED = [
+    ("own", CHAT, "", OPERATOR),
+    ("own", CHAT, LLAMA + MINE, OPERATOR),
+    ("own", MESSAGES, BEARER, OPERATORS),
+    ("forwarding", CHAT, FORWARD, FORWARDED),
+    (
+        "forwarding",
+        MESSAGES,
+        f"{FORWARD} | x-api-key: k",
+        FORWARDED | {"x-api-key": "k"},
+    ),
+    ("both", CHAT, f"{FORWARD} | {X_API_KEY}", FORWARDED | OPERATOR),
+]
+
+
+@pytest.mark.parametrize("row", CONFIGURED)
+def test_a_key_of_run_yaml_goes_before_the_callers(
+    server: Server, upstream: Upstream, row: tuple[str, str, str, dict[str, str]]
+) -> None:
+    """And what `forward_headers` names of the provider data may do without a key."""
+    name, path, lines, expected = row
+    call(server, lines, path, f"credentials-{name}")
+
+    assert sent_keys(upstream) == expected
+
+
+AUTH = {"provider_config": {"type": "custom", "endpoint": "${env.GATEKEEPER_URL}"}}
+ALICE = "Authorization: Bearer token-of-alice"
+
+
+@pytest.mark.server({"server": {"auth": AUTH}})
+def test_with_authentication_a_bearer_is_the_servers(
+    server: Server, upstream: Upstream
+) -> None:
+    """It says who calls, is no key, and does not go on beside one."""
+    nobodys, keyless = (call(server, lines) for lines in (X_API_KEY, ALICE))
+    call(server, f"{ALICE} | {X_API_KEY}")
+
+    assert nobodys.status == 401
+    assert keyless.error_code == (401, "missing_api_key")
+    assert sent_keys(upstream) == {"authorization": "Bearer sk-mine"}
+
+
+@pytest.mark.parametrize("trailer", [LLAMA + OTHER, "x-api-key: sk-no", BEARER])
+def test_a_key_in_a_trailer_reaches_nobody(
+    server: Server, upstream: Upstream, trailer: str
+) -> None:
+    """Neither this call nor the next one on the connection."""
+    line, key = b"Transfer-Encoding: chunked", X_API_KEY.encode()
+    body = b'{"model":"openai/m-1"}'
+    chunks = chunk(body) + b"0\r\n%b\r\n\r\n" % trailer.encode()
+
+    with http.Raw(server.port) as raw:
+        raw.send(request(b"POST", CHAT, line, own=PLAIN) + chunks)
+        keyless = raw.answer()
+        raw.send(request(b"POST", CHAT, line, key, own=PLAIN) + chunks)
+        raw.send(request(body=body, own=PLAIN))
+        raw.answer()
+        after = raw.answer()
+
+    assert [keyless.status, after.status] == [401, 401]
+    assert sent_keys(upstream) == {"authorization": "Bearer sk-mine"}
+
+
+def test_keys_of_callers_do_not_cross(server: Server, upstream: Upstream) -> None:
+    """Many at a time, over few connections: each call has its own caller's key."""
+    upstream.openai.script(answer(), times=None)
+    users = [f"sk-{number}" for number in range(64)]
+    lines = [
+        f"Authorization: Bearer {user} | idempotency-key: {user}" for user in users
+    ]
+
+    with ThreadPoolExecutor(8) as callers:
+        answers = [*callers.map(lambda line: call(server, line), lines)]
+
+    arrived = {
+        each.header("idempotency-key"): each.key for each in upstream.openai.requests
+    }
+    assert {each.status for each in answers} == {200}
+    assert arrived == {user: user for user in users}
+    assert upstream.openai.connections < len(users)
+
+
+def test_credentials_do_not_show_themselves() -> None:
+    """What is printed of them by mistake holds no key."""
+    credentials = Credentials("sk-mine", is_bearer=True, provider_data={KEY: "sk-mine"})
+
+    assert "sk-mine" not in f"{credentials!r} {credentials}"

@@ -1,0 +1,228 @@
+"""The way to an upstream is the one that `network` in run.yaml describes."""
+
+import time
+
+import pytest
+
+from tests.support.http import CHAT, Answer, ask, chat, encoded, request
+from tests.support.network import Network
+from tests.support.server import Server
+from tests.support.upstream import Upstream
+from tests.support.vendors import KEYS
+from tests.support.wire import SILENCE, Json, Step, answer, chunk, head
+
+
+def tls(port: str, **settings: object) -> Json:
+    """The config of a provider behind TLS."""
+    return {"base_url": f"${{env.{port}_URL}}", "network": {"tls": settings}}
+
+
+def proxied(port: str = "OPENAI_UPSTREAM", **settings: object) -> Json:
+    """The config of a provider with a proxy."""
+    return {"base_url": f"${{env.{port}_URL}}", "network": {"proxy": settings}}
+
+
+DEAD, PROXY = "${env.REFUSED_URL}", "${env.PROXY_URL}"
+OPENAI = "${env.OPENAI_UPSTREAM_URL}"
+BY_NAME = "http://user:proxy-secret@127.0.0.1:${env.PROXY_PORT}"
+CA = {"verify": "${env.CA_FILE}"}
+MINE = CA | {"client_cert": "${env.CERT_FILE}", "client_key": "${env.KEY_FILE}"}
+RSA, ECDSA = (f"ECDHE-{kind}-AES128-GCM-SHA256" for kind in ("RSA", "ECDSA"))
+ARRIVING = {
+    "tls-own-authority": tls("TLS", **CA),
+    "tls-unverified": tls("OTHER_NAME", verify=False),
+    "tls-mutual": tls("MUTUAL_TLS", **MINE),
+    "tls-old-enough": tls("OLD_TLS", **CA, min_version="TLSv1.2"),
+    "tls-ciphers": tls("OLD_TLS", **CA, ciphers=[RSA, ECDSA]),
+    "proxy-for-https-only": proxied(https=DEAD),
+    "proxy-not-for-host": proxied(url=DEAD, no_proxy=["127.0.0.1"]),
+    "proxy-for-none": proxied(url=DEAD, no_proxy=["a.b", "*"]),
+}
+PROXIED = {
+    "proxied": proxied(url=PROXY, no_proxy=["localhost", "27.0.0.1"]),
+    "proxied-http": proxied(http=BY_NAME, https=DEAD),
+    "tunnelled": proxied("TLS", url=PROXY, cacert="${env.CA_FILE}"),
+}
+# Hosts that no resolver knows: either it is asked, or the proxy.
+EXEMPT = {
+    "exempt-name": proxied("NAMELESS", url=PROXY, no_proxy=["b.test", "a.A.test"]),
+    "exempt-star": proxied("NAMELESS", url=PROXY, no_proxy=["*.test"]),
+    "exempt-no": proxied("NAMELESS", url=PROXY, no_proxy=["est", "b.a.test", ""]),
+}
+UNTRUSTED = "No TLS connection to the upstream: its certificate or ours failed"
+NAMELESS = "The upstream's name could not be resolved"
+REFUSED = "The upstream refused the connection"
+PROXY_REFUSED = "The proxy on the way to the upstream refused"
+UNREACHABLE: dict[str, tuple[str | None, Json]] = {
+    "tls-public": (UNTRUSTED, {"base_url": "${env.TLS_URL}"}),
+    "tls-other-authority": (UNTRUSTED, tls("TLS", verify="${env.OTHER_CA_FILE}")),
+    "tls-other-host": (UNTRUSTED, tls("OTHER_NAME", **CA)),
+    # These the upstream refuses, in a way of its own.
+    "tls-too-old": (None, tls("OLD_TLS", **CA, min_version="TLSv1.3")),
+    "tls-other-cipher": (None, tls("OLD_TLS", **CA, ciphers=[RSA])),
+    "tls-no-certificate": (None, tls("MUTUAL_TLS", **CA)),
+    "refused": (REFUSED, {"base_url": DEAD}),
+    "proxy-dead": (REFUSED, proxied(url=DEAD)),
+    "proxy-refuses": (
+        PROXY_REFUSED,
+        proxied("TLS", https="${env.GEMINI_UPSTREAM_URL}"),
+    ),
+}
+CONNECTING = {"network": {"timeout": {"connect": 0.5, "read": 60}}}
+FURTHER: Json = {name: config for name, (_, config) in UNREACHABLE.items()} | {
+    "impatient": {"network": {"timeout": 0.5}},
+    "reading": {"network": {"timeout": {"connect": 60, "read": 0.5}}},
+    "deaf": {"base_url": "${env.DEAF_URL}"} | CONNECTING,
+    # A host with a name, for which the mock itself stands in: it plays the proxy.
+    "named": {"base_url": "http://a.test"} | {"network": {"proxy": {"url": OPENAI}}},
+    "with-headers": {"network": {"headers": {"X-Team": "blue", "Accept": "a/b"}}},
+    "with-key": {"api_key": "sk-operator", "network": {"headers": {"X-Team": "red"}}},
+    "forwarding": {"forward_headers": {"token": "X-Team", "type": "Accept"}},
+}
+pytestmark = pytest.mark.providers(ARRIVING | PROXIED | EXEMPT | FURTHER)
+
+
+def call(server: Server, provider: str, *headers: bytes) -> Answer:
+    """Call a model of a provider."""
+    body = encoded(chat(f"{provider}/gpt-4o"))
+    return ask(server.port, request(b"POST", CHAT, *headers, body=body))
+
+
+def told(got: Answer) -> str:
+    """The message of an error."""
+    return str(got.json["error"]["message"])
+
+
+@pytest.mark.parametrize("provider", ARRIVING)
+def test_a_call_arrives(server: Server, upstream: Upstream, provider: str) -> None:
+    """Over the TLS that is asked for, and past a proxy that is for others."""
+    assert call(server, provider).status == 200
+    assert upstream.openai.request.key == KEYS["openai"]
+
+
+@pytest.mark.parametrize("provider", UNREACHABLE)
+def test_a_way_that_fails_is_an_error_that_says_how(
+    server: Server, upstream: Upstream, provider: str
+) -> None:
+    """502; the key goes nowhere, neither there nor elsewhere instead."""
+    upstream.gemini.script(answer(b"", 407))
+
+    got = call(server, provider)
+
+    assert got.error_code == (502, "upstream_unreachable")
+    assert UNREACHABLE[provider][0] in (None, told(got))
+    assert [each.key for each in upstream.openai.requests] == []
+    assert [each.key for each in upstream.gemini.requests] in ([], [None])
+
+
+@pytest.mark.parametrize("provider", PROXIED)
+def test_a_call_goes_through_a_proxy(
+    server: Server, upstream: Upstream, network: Network, provider: str
+) -> None:
+    """It sees a call forwarded, and of one over TLS host and port alone."""
+    network.proxy.heads.clear()
+    host = network.env["TLS_URL"].removeprefix("https://")
+    is_tunnel, is_by_name = provider == "tunnelled", provider == "proxied-http"
+
+    assert call(server, provider).status == 200
+    assert upstream.openai.request.key == KEYS["openai"]
+    target = f"CONNECT {host}" if is_tunnel else f"POST {upstream.openai.url}{CHAT}"
+    assert network.proxy.targets == [target]
+    assert is_tunnel == (KEYS["openai"] not in network.proxy.heads[0])
+    # Its password is for it alone.
+    assert is_by_name == ("dXNlcjpwcm94eS1zZWNyZXQ=" in network.proxy.heads[0])
+    assert "proxy-secret" not in server.log
+
+
+@pytest.mark.parametrize("provider", EXEMPT)
+def test_no_proxy_names_hosts_and_the_domains_above_them(
+    server: Server, network: Network, provider: str
+) -> None:
+    """Of any case; a part of a label is no domain."""
+    network.proxy.heads.clear()
+
+    is_direct = told(call(server, provider)) == NAMELESS
+
+    assert is_direct == (provider != "exempt-no") == (not network.proxy.targets)
+
+
+@pytest.mark.server(
+    env={"http_proxy": "http://127.0.0.1:9", "all_proxy": "http://127.0.0.1:9"}
+)
+@pytest.mark.usefixtures("upstream")
+def test_a_proxy_of_the_environment_has_no_say(server: Server) -> None:
+    """Keys go where run.yaml says."""
+    assert call(server, "openai").status == 200
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+HINTS = head(103, {"link": "</>"})
+HALF = head(200, {"transfer-encoding": "chunked"}) + chunk(b"{")
+# The provider, and what the upstream writes, with a tenth of a second in between.
+SLOW: dict[str, tuple[str, list[Step]]] = {
+    "deaf": ("deaf", []),
+    "silent": ("reading", [SILENCE]),
+    "silent in its answer": ("impatient", [HALF, SILENCE]),
+    "silent after a 1xx": ("impatient", [HINTS, SILENCE]),
+    "a head that drips": ("impatient", [OK, *[b"x-a: b\r\n"] * 200]),
+    "a status that drips": ("impatient", [b"HTTP/1.1 200 ", *[b"O"] * 200]),
+}
+
+
+@pytest.mark.parametrize(("provider", "steps"), SLOW.values(), ids=SLOW)
+def test_an_upstream_that_is_silent_for_too_long_is_a_timeout(
+    server: Server, upstream: Upstream, provider: str, steps: list[Step]
+) -> None:
+    """504 within the time for connecting and reading, and the call is closed."""
+    upstream.openai.pause = 0.1
+    upstream.openai.script(*steps)
+    began = time.monotonic()
+
+    got = call(server, provider)
+
+    assert got.error_code == (504, "upstream_timeout")
+    assert told(got).startswith("The upstream was silent for longer")
+    assert 0.4 < time.monotonic() - began < 6
+    assert all(each.disconnected.wait(2) for each in upstream.openai.requests)
+
+
+@pytest.mark.parametrize(("count", "status"), [(1, 201), (16, 201), (17, 502)])
+def test_interim_answers_are_not_the_answer(
+    server: Server, upstream: Upstream, count: int, status: int
+) -> None:
+    """Such as 103 with hints; more than any upstream has to say are none."""
+    upstream.openai.script(HINTS * count + answer(b"{}", 201), times=2)
+
+    got = [call(server, "openai") for _ in range(2)]
+
+    assert [each.status for each in got] == [status] * 2
+    assert status == 201 or told(got[0]) == "The upstream's answer is not HTTP"
+
+
+@pytest.mark.parametrize(
+    ("provider", "expected"),
+    [
+        ("with-headers", ("blue", "a/b", f"Bearer {KEYS['openai']}")),
+        ("with-key", ("red", "*/*", "Bearer sk-operator")),
+        ("forwarding", ("t", "c/d", "Bearer sk")),
+    ],
+)
+def test_run_yaml_adds_to_what_the_caller_sends(
+    server: Server, upstream: Upstream, provider: str, expected: tuple[str, ...]
+) -> None:
+    """Headers, a key, and what it names of the provider data; before the caller's."""
+    upstream.openai.script(answer())
+    data = {"token": "t", "type": "c/d", "other": "red"}
+    data |= {"passthrough_api_key": "sk"} if provider == "forwarding" else {}
+    call(server, provider, b"X-LlamaStack-Provider-Data: " + encoded(data))
+
+    names = ("x-team", "accept", "authorization")
+    assert tuple(map(upstream.openai.request.header, names)) == expected
+
+
+def test_a_cookie_is_kept_for_nobody(server: Server, upstream: Upstream) -> None:
+    """One caller's would go out with the next one's call."""
+    upstream.openai.script(answer(headers={"set-cookie": "a=b"}), times=2)
+
+    assert [call(server, "named").status for _ in range(2)] == [200, 200]
+    assert {each.header("cookie") for each in upstream.openai.requests} == {None}

@@ -1,0 +1,243 @@
+"""What the upstream gets is what the caller sent, with the model's name replaced."""
+
+import asyncio
+import codecs
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+
+import pytest
+from multidict import CIMultiDict
+
+from lls_openai.relay.client import open_pool, post
+from lls_openai.relay.routes import ROUTES as TABLE
+from lls_openai.relay.upstream import Upstream as Pinned
+from lls_openai.settings import ProviderConfig
+from tests.support.http import CHAT, OWN, ROUTES, Answer, ask, encoded, request
+from tests.support.server import Server
+from tests.support.upstream import Upstream
+from tests.support.wire import JSON, LAST_CHUNK, answer, chunk
+
+# What a base_url has behind its origin, and the path that calls go to.
+BASES = {"": "/v1", "/": "/v1", "/v1": "/v1", "/v1/": "/v1", "/openai": "/openai/v1"}
+BASES |= {"/v1x": "/v1x/v1", "/dev1": "/dev1/v1", "/a/v10": "/a/v10"}
+BASES |= {base: base for base in ("/v1beta/openai", "/v1alpha1/x")}
+pytestmark = pytest.mark.providers(
+    {"request-small": {"max_request_bytes": 100}}
+    | {
+        f"request-base-{number}": {"base_url": "${env.OPENAI_UPSTREAM_URL}" + base}
+        for number, base in enumerate(BASES)
+    }
+)
+MEBIBYTE = 1024 * 1024
+START = b'{"model":"openai/m-1",'
+
+
+def call(server: Server, body: bytes, *lines: bytes, path: str = CHAT) -> Answer:
+    """Send a body to be relayed."""
+    return ask(server.port, request(b"POST", path, *lines, body=body))
+
+
+@contextmanager
+def at_most(server: Server, size: int) -> Iterator[None]:
+    """Run a block in which the server may hold four times so many bytes."""
+    assert call(server, b"{}").status == 400
+    before = server.memory()
+    server.forget_peak()
+    yield
+    assert server.memory("VmHWM") - before < 4 * size + 8 * MEBIBYTE
+
+
+FIELDS = {
+    "unknown": '"made_up":{"nested":[1,{"deeper":true}]},"":1,"top_k":40',
+    "another vendor's": '"google":{"safety_settings":[]},"extra_body":{"a":{"n":null}}',
+    "null": '"seed":null,"stop":null,"messages":null,"input":null',
+    "false and empty": '"store":false,"n":0,"metadata":{},"messages":[],"suffix":""',
+    "integers": '"seed":9007199254740993,"a":-123456789012345678901234567890',
+    "decimals": '"top_p":0.10,"a":1.0,"b":1e-7,"c":1E+2,"d":-0.0,"e":1e400',
+    "a long decimal": '"top_p":0.1000000000000000055511151231257827',
+    "escapes": r'"user":"\u00e9\ud83d\ude00\u0000\/\b\t\n\"\\"',
+    "letters": '"user":"é 😀 漢 \u2028 \u202e \x7f"',
+    "models elsewhere": r'"user":"\"model\":\"openai\/a\"","a":{"model":"openai/b"}',
+    "names twice inside": '"metadata":{"a":1,"a":2,"A":3}',
+    "spaces inside": '"metadata":{ "a" :\t[ 1 ,\r\n 2 ] }',
+    "tools": '"tools":[{"type":"custom","custom":{"format":{"syntax":"lark"}}},{"type":'
+    '"function","function":{"name":"f","strict":null}}],"tool_choice":"none"',
+    "a tool's call": '"messages":[{"role":"assistant","content":null,"tool_calls":[{'
+    '"id":"","extra_content":{"google":{"thought_signature":"c2ln"}}}]}]',
+    "parts": '"messages":[{"role":"critic","content":[{"type":"new","cache_control":'
+    '{"ttl":"1h"}},{"type":"input_audio","input_audio":{"data":"AAAA"}}]}]',
+    "structured output": '"response_format":{"json_schema":{"schema":{"a":1.0}}}',
+    "stream options": '"stream":false,"stream_options":{"include_usage":true}',
+    "depth": '"a":' + "[" * 200 + "]" * 200,
+    "colons": '"a":"' + ":" * 499_996 + '"',
+}
+
+
+@pytest.mark.parametrize("fields", FIELDS.values(), ids=FIELDS)
+@pytest.mark.parametrize("path", ROUTES)
+def test_a_field_arrives_as_it_was_written(
+    server: Server, upstream: Upstream, path: str, fields: str
+) -> None:
+    """Byte for byte: nothing is added, dropped, reordered or written differently."""
+    upstream.openai.script(answer())
+    sent = f'{{"first":1,"model":"openai/m-1",{fields},"last":2}}'.encode()
+
+    assert call(server, sent, path=path).status == 200
+    assert upstream.openai.request.target == path
+    assert upstream.openai.request.body == sent.replace(b"openai/m-1", b"m-1", 1)
+
+
+SAME = {
+    b'{ "a" : 1.0,\r\n\t"model" : "openai/m-1"\n}\n': '{"a":1.0,"model":"m-1"}',
+    codecs.BOM_UTF8 + START + b'"a":1}': '{"model":"m-1","a":1}',
+    rb'{"caf\u00e9":1,"\u006dodel":"openai\/m-1"}': '{"café":1,"model":"m-1"}',
+    # The one by which it is routed is the one that is sent.
+    b'{"model":"gemini/x","model":"openai/m-1"}': '{"model":"m-1"}',
+}
+
+
+@pytest.mark.parametrize("sent", SAME)
+def test_what_is_around_the_values_means_nothing(
+    server: Server, upstream: Upstream, sent: bytes
+) -> None:
+    """A parser reads the same fields in the same order."""
+    call(server, sent)
+
+    assert upstream.openai.request.body == SAME[sent].encode()
+
+
+@pytest.mark.parametrize("is_chunked", [False, True])
+@pytest.mark.parametrize("size", [MEBIBYTE, 20 * MEBIBYTE])
+def test_a_large_body_arrives_whole_and_costs_little(
+    server: Server, upstream: Upstream, size: int, *, is_chunked: bool
+) -> None:
+    """Even with an emoji, for which Python's text would take four bytes a letter."""
+    upstream.openai.script(answer())
+    # The emoji stands across the border of two pieces that are checked.
+    sent = (START + b'"a":"').ljust(65535, b"x") + "😀".encode()
+    sent += b"".join(b"%08x" % number for number in range(size // 8)) + b'"}'
+    segments = [request(body=sent)]
+    if is_chunked:
+        parts = (sent[at : at + 99_999] for at in range(0, len(sent), 99_999))
+        head = request(b"POST", CHAT, b"Transfer-Encoding: chunked")
+        segments = [head, *map(chunk, parts), LAST_CHUNK]
+
+    with at_most(server, size):
+        assert ask(server.port, *segments).status == 200
+
+    arrived = upstream.openai.request
+    assert arrived.body == sent.replace(b"openai/m-1", b"m-1", 1)
+    assert arrived.header("content-length") == str(len(arrived.body))
+
+
+MANY = b",".join(b'"%d":1' % number for number in range(1_000_000))
+REFUSED: dict[str, tuple[str | None, bytes]] = {
+    "nothing": (None, b""),
+    "no JSON": (None, b"model=openai/m-1"),
+    "no end": (None, START + b'"a":1'),
+    "two ends": (None, START + b'"a":1}}'),
+    "NaN": (None, START + b'"a":NaN}'),
+    "no UTF-8 in a value": (None, START + b'"a":"\xff"}'),
+    "no UTF-8 in a name": (None, START + b'"\xe9":1}'),
+    "half a letter at the end": (None, START + b'"a":1}\xf0\x9f'),
+    "a surrogate": (None, START + b'"a":"\xed\xa0\x80"}'),
+    "UTF-16": (None, '{"model":"openai/m-1"}'.encode("utf-16")),
+    "brackets": (None, b"[" * MEBIBYTE),
+    "brackets in a field": (None, START + b'"a":' + b"[" * MEBIBYTE),
+    "a million fields": (None, START + MANY + b"}"),
+    "500,001 colons": (None, START + b'"a":"' + b":" * 499_999 + b'"}'),
+    "a list": (None, b'[{"model":"openai/m-1"}]'),
+    "null": (None, b"null"),
+    "no model": ("model", b'{"a":{"model":"openai/m-1"}}'),
+    "model null": ("model", b'{"model":null}'),
+    "model a number": ("model", b'{"model":7}'),
+    "model a list": ("model", b'{"model":["openai/m-1"]}'),
+}
+
+
+@pytest.mark.parametrize(("param", "sent"), REFUSED.values(), ids=REFUSED)
+def test_a_body_that_is_no_request_is_refused(
+    server: Server, upstream: Upstream, param: str | None, sent: bytes
+) -> None:
+    """400, at the cost of a few times its own size."""
+    with at_most(server, len(sent)):
+        got = call(server, sent)
+
+    assert got.error_code == (400, "invalid_request_body")
+    assert got.json["error"]["param"] == param
+    assert upstream.openai.requests == []
+
+
+def test_a_provider_may_take_less_than_others(
+    server: Server, upstream: Upstream
+) -> None:
+    """413 for a byte more than its own limit."""
+    upstream.openai.script(answer())
+    body = b'{"model":"request-small/m-1"}'
+
+    assert [call(server, body.ljust(n)).status for n in (100, 101)] == [200, 413]
+    assert len(upstream.openai.requests) == 1
+
+
+PASSING = """OpenAI-Organization: org-1|openai-project: proj_1|anthropic-version: 1
+    |anthropic-beta: a|Anthropic-Beta: b, c|Idempotency-Key: an id|tracestate: a=b
+    |X-Client-Request-Id: an id|traceparent: 00-0af7651916cd43dd-b7ad6b71-01"""
+STOPPED = """Accept: text/html|Accept-Encoding: gzip|Connection: X-Hop|Cookie: a=b
+    |Forwarded: for=a|Origin: http://a.b|Proxy-Authorization: Basic eDp5|Referer: a
+    |TE: trailers|User-Agent: OpenAI|Via: 1.1 a|X-Forwarded-For: a|X-Hop: 1
+    |X-Forwarded-Host: a|X-Real-IP: a|X-Stainless-Lang: python|api-key: sk
+    |x-goog-api-key: sk|x-request-id: a|openai-odd: pr\xf6j|x-openai-a: b"""
+
+
+@pytest.mark.parametrize("path", ROUTES)
+def test_the_contracts_headers_pass_and_no_others(
+    server: Server, upstream: Upstream, path: str
+) -> None:
+    """As often as they came, beside this server's own."""
+    passing, stopped = (
+        [line.strip().encode("latin-1") for line in lines.split("|")]
+        for lines in (PASSING, STOPPED)
+    )
+    call(server, START + b'"a":1}', *stopped, *passing, path=path)
+
+    own = [b"Host: 127.0.0.1:%d" % upstream.openai.port, *OWN[1:], b"Accept: */*"]
+    own += [b"Accept-Encoding: identity", b"Content-Length: 21"]
+    own += [f"User-Agent: lls-openai/{version('lls-openai')}".encode()]
+    arrived = [b"%b: %b" % pair for pair in upstream.openai.request.headers]
+    assert sorted(map(lower, arrived)) == sorted(map(lower, own + passing))
+
+
+def lower(line: bytes) -> bytes:
+    """A header line with its name in lower case."""
+    name, _, value = line.partition(b": ")
+    return name.lower() + b": " + value
+
+
+def test_a_cookie_of_an_upstream_is_not_kept(upstream: Upstream) -> None:
+    """It would go out with the next caller's call, where an upstream has a name."""
+    base_url = f"http://localhost:{upstream.openai.port}"
+    pinned = Pinned(ProviderConfig(base_url=base_url))
+    upstream.openai.script(answer(headers=JSON | {"set-cookie": "a=b"}), times=2)
+
+    async def call_twice() -> None:
+        async with open_pool() as pool:
+            for _ in range(2):
+                headers = CIMultiDict[str]()
+                got = await post(pool, pinned, TABLE[CHAT], headers, b"{}")
+                await got.read()
+
+    asyncio.run(call_twice())
+
+    cookies = [each.header("cookie") for each in upstream.openai.requests]
+    assert cookies == [None, None]
+
+
+@pytest.mark.parametrize(("number", "expected"), [*enumerate(BASES.values())])
+def test_a_version_is_added_where_base_url_has_none(
+    server: Server, upstream: Upstream, number: int, expected: str
+) -> None:
+    """`/v1`, behind its path; one that names a version stays as it is."""
+    call(server, encoded({"model": f"request-base-{number}/m-1"}))
+
+    assert upstream.openai.request.target == f"{expected}/chat/completions"

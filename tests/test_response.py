@@ -1,0 +1,204 @@
+"""What the caller gets is what the upstream answered: status, body and headers."""
+
+import gzip
+import re
+
+import httpx
+import pytest
+
+from tests.support import wire
+from tests.support.http import CHAT, ROUTES, Raw, ask, bearer, chat, encoded, request
+from tests.support.server import Server
+from tests.support.upstream import Upstream
+from tests.support.wire import EVENTS, JSON, Gate, Step, answer, chunk, head, stream
+
+CALL = request(body=encoded(chat()))
+MEBIBYTE = 1024 * 1024
+# Pretty-printed, with numbers, escapes and a byte that no parser would give back.
+BODY = b'{\n  "model": "gpt-4o-2024-08-06",\t"n": [1e-7, -0.0], "s": "\\u00e9\xff"}\n'
+RELAYED = """x-request-id request-id retry-after retry-after-ms x-should-retry
+    x-ratelimit-limit-requests x-ratelimit-reset-tokens cf-ray traceresponse
+    anthropic-ratelimit-tokens-remaining anthropic-organization-id server-timing
+    openai-processing-ms openai-version openai-organization openai-project
+    openai-project x-gemini-service-tier www-authenticate cache-control"""
+NOT_RELAYED = """access-control-allow-origin alt-svc keep-alive location
+    proxy-authenticate server set-cookie strict-transport-security x-hop"""
+STATUSES = [299, 307, 400, 401, 429, 500, 529, 599]
+CODINGS = ["gzip", "identity"] * 4
+CASES = [*zip([*ROUTES, *ROUTES[:2]], STATUSES, CODINGS, strict=True)]
+
+
+@pytest.mark.parametrize(("path", "status", "coding"), CASES)
+def test_an_answer_passes_as_the_upstream_sent_it(
+    server: Server, upstream: Upstream, path: str, status: int, coding: str
+) -> None:
+    """Status, every byte, the contract's headers and no others; nothing is retried."""
+    body = gzip.compress(BODY) if coding == "gzip" else BODY
+    relayed = [(name, f"{n}; {name}") for n, name in enumerate(RELAYED.split())]
+    relayed += [("content-type", "application/json; a=b"), ("content-encoding", coding)]
+    dropped = [("connection", "x-hop"), *((name, "1") for name in NOT_RELAYED.split())]
+    upstream.openai.script(answer(body, status, relayed + dropped))
+
+    got = ask(server.port, request(path=path, body=b'{"model":"openai/m-1"}'))
+
+    own = {"content-length": str(len(body)), "server": "uvicorn"}
+    own["date"] = got.headers["date"]
+    assert (got.status, got.body) == (status, body)
+    assert sorted(got.headers.multi_items()) == sorted([*relayed, *own.items()])
+    assert len(upstream.openai.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"x-request-id": "req_a", "request-id": "req_b"}, "req_a"),
+        ({"request-id": "req_c"}, "req_c"),
+        ({}, "req_[0-9a-f]{32}"),
+        # RFC 9110, section 5.5: no value of a header; uvicorn would raise.
+        ({"x-request-id": "\x1b[31m", "cf-ray": "\x01"}, "req_[0-9a-f]{32}"),
+    ],
+)
+def test_an_answer_and_its_access_line_have_one_request_id(
+    server: Server, upstream: Upstream, headers: dict[str, str], expected: str
+) -> None:
+    """The vendor's own, by either name, or one that this server makes."""
+    upstream.openai.script(answer(headers=JSON | headers))
+
+    got = ask(server.port, CALL)
+
+    assert re.fullmatch(expected, request_id := got.headers["x-request-id"])
+    assert "cf-ray" not in got.headers
+    assert len(server.wait_access(request_id=request_id)) == 1
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_an_answer_without_a_body_has_no_length(
+    server: Server, upstream: Upstream, status: int
+) -> None:
+    """The caller's connection goes on with the next answer."""
+    upstream.openai.script(head(status, {}))
+
+    with Raw(server.port) as raw:
+        raw.send(CALL, CALL)
+        none, after = raw.answer(), raw.answer()
+
+    assert (none.status, after.status) == (status, 200)
+    assert "content-length" not in none.headers
+
+
+BIG = b"x" * 3 * MEBIBYTE
+ARRIVING = {
+    "audio": (200, "audio/mpeg", b"half"),
+    "over 1 MiB": (200, "application/json", b"x" * (MEBIBYTE + 1)),
+    "an error over 1 MiB": (500, "text/html", BIG),
+}
+
+
+@pytest.mark.parametrize("is_chunked", [True, False])
+@pytest.mark.parametrize("kind", ARRIVING)
+def test_what_is_not_held_passes_as_it_arrives(
+    upstream: Upstream, client: httpx.Client, kind: str, *, is_chunked: bool
+) -> None:
+    """What is no JSON or too large; its length is told where the upstream told it."""
+    status, content_type, first = ARRIVING[kind]
+    headers = {"transfer-encoding": "chunked"}
+    length = {"content-length": str(len(first) + 4)}
+    headers = {"content-type": content_type} | (headers if is_chunked else length)
+    framed, rest = first, b"rest"
+    if is_chunked:
+        framed, rest = chunk(first), chunk(rest) + wire.LAST_CHUNK
+    gate = Gate()
+    upstream.openai.script(head(status, headers) + framed, gate, rest)
+
+    with client.stream("POST", CHAT, json=chat(), headers=bearer()) as got:
+        pieces = got.iter_raw(len(first))
+        assert next(pieces) == first
+        gate.open()
+        assert [*pieces] == [b"rest"]
+
+    assert (got.status_code, got.headers["content-type"]) == (status, content_type)
+    assert is_chunked == ("content-length" not in got.headers)
+
+
+CLOSED = "The upstream closed the connection before its answer was whole"
+NOT_HTTP = "The upstream's answer is not HTTP"
+OK = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = head(200, JSON | {"transfer-encoding": "chunked"})
+PAGE = {"content-type": "text/html", "content-length": "9"}
+OTHER_JSON = {"content-type": "Application/LD+JSON;v=1", "content-length": "9"}
+# What the upstream writes before it closes, and how that is told.
+FAULTS: dict[str, tuple[str, list[Step]]] = {
+    "nothing": (CLOSED, []),
+    "a reset": (CLOSED, [wire.RESET]),
+    "half a head": (CLOSED, [OK + b"content-type: app"]),
+    "only a 1xx": (CLOSED, [head(103, {})]),
+    "half a body": (CLOSED, [head(200, OTHER_JSON) + b"{"]),
+    "half a body of no type": (CLOSED, [head(200, {"content-length": "9"}) + b"{"]),
+    "half an error page": (CLOSED, [head(503, PAGE) + b"<"]),
+    "half of 1 MiB": (CLOSED, [CHUNKED, chunk(b" " * MEBIBYTE)]),
+    # Without a length it would end with its connection, but only in order.
+    "all but its end": (CLOSED, [head(200, JSON) + b"{}", wire.RESET]),
+    "another protocol": (NOT_HTTP, [head(101, {"upgrade": "x"})]),
+    "status 600": (NOT_HTTP, [head(600, {"content-length": "0"})]),
+    "no HTTP": (NOT_HTTP, [b"\x16\x03\x01\x02\x00hello\r\n\r\n"]),
+    "no header": (NOT_HTTP, [OK + b"no colon\r\n\r\n"]),
+    "an endless header": (NOT_HTTP, [OK + b"x: " + b"x" * 100_000]),
+    "no chunk": (NOT_HTTP, [CHUNKED + b"none\r\n"]),
+}
+
+
+@pytest.mark.parametrize(("message", "steps"), FAULTS.values(), ids=FAULTS)
+def test_no_whole_answer_is_an_error(
+    server: Server, upstream: Upstream, message: str, steps: list[Step]
+) -> None:
+    """502; nothing of it is relayed or retried, on a connection that was sound."""
+    ask(server.port, CALL)
+    upstream.openai.script(*steps, wire.CLOSE, times=None)
+
+    got = ask(server.port, CALL)
+
+    error = {"message": message, "type": "server_error", "param": None}
+    error["code"] = "upstream_unreachable"
+    assert (got.status, got.json) == (502, {"error": error})
+    assert len(upstream.openai.requests) == 2
+
+
+AUDIO = {"content-type": "audio/mpeg"}
+LARGE = CHUNKED + b"300000\r\n"
+
+
+@pytest.mark.parametrize(
+    ("start", "half", "end"),
+    [(LARGE, BIG, wire.CLOSE), (head(200, AUDIO), b"half", wire.RESET)],
+    ids=["large, closed", "audio without a length, reset"],
+)
+def test_a_break_in_what_has_been_passed_on_ends_the_connection(
+    upstream: Upstream, client: httpx.Client, start: bytes, half: bytes, end: Step
+) -> None:
+    """A part of it is with the caller, who must not take it for the whole."""
+    gate = Gate()
+    upstream.openai.script(start + half, gate, end)
+
+    with client.stream("POST", CHAT, json=chat(), headers=bearer()) as got:
+        pieces = got.iter_raw(len(half))
+        assert next(pieces) == half
+        gate.open()
+        with pytest.raises(httpx.RemoteProtocolError):
+            next(pieces)
+
+
+@pytest.mark.parametrize("body", [b"{}", BIG], ids=["small", "large"])
+@pytest.mark.parametrize("kind", [JSON, AUDIO, EVENTS], ids=str)
+def test_a_caller_of_http_1_0_gets_no_chunks(
+    server: Server, upstream: Upstream, kind: dict[str, str], body: bytes
+) -> None:
+    """It knows none: the end of the connection is the end of the answer."""
+    half = len(body) // 2
+    upstream.openai.script(*stream(body[:half], body[half:], headers=kind))
+
+    with Raw(server.port) as raw:
+        raw.send(CALL.replace(b"HTTP/1.1", b"HTTP/1.0", 1))
+        start, _, got = raw.rest().partition(b"\r\n\r\n")
+
+    assert got == body
+    assert b"transfer-encoding" not in start.lower()

@@ -1,0 +1,271 @@
+"""A stream passes event by event, as it arrives and as it is written."""
+
+import time
+import zlib
+from contextlib import AbstractContextManager
+
+import httpx
+import pytest
+
+from tests.support import http, wire
+from tests.support.http import CHAT, MESSAGES, RESPONSES, Raw, encoded, eventually
+from tests.support.server import Server
+from tests.support.upstream import Upstream
+from tests.support.wire import DONE, EVENTS, Gate, Step, event, head, stream
+
+pytestmark = pytest.mark.providers(
+    {"impatient": {"network": {"timeout": 0.5}}, "brief": {"network": {"timeout": 1}}}
+)
+FIRST = event({"n": 1})
+PACKER = zlib.compressobj(wbits=zlib.MAX_WBITS | 16)
+PACKED = [PACKER.compress(FIRST) + PACKER.flush(zlib.Z_SYNC_FLUSH), PACKER.flush()]
+GZIP = EVENTS | {"content-encoding": "gzip"}
+STREAMS = {
+    "chat": (CHAT, EVENTS, [FIRST, b": a comment\n\n", event({"n": 2}), DONE]),
+    "Responses": (RESPONSES, EVENTS, [event({"n": n}, "response.x") for n in range(3)]),
+    "Messages": (MESSAGES, EVENTS, [event({}, "ping"), event({}, "message_stop")]),
+    "compressed": (CHAT, GZIP, PACKED),
+}
+LINE_ENDS = pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"], ids=repr)
+# Nothing is added or mended, not even the end of a line.
+ODD = b"""\xef\xbb\xbfid: 7\nretry: 10\ndata:{}\n\n\n\n\r\n: \xff\x00\n\ndata: {"a":
+data: 1e-7}\r\n\ndata: {"error":{"message":"overloaded"}}\n\ndata: [DONE]\n\ndata: {"""
+
+
+def call(
+    client: httpx.Client, path: str = CHAT, provider: str = "impatient"
+) -> AbstractContextManager[httpx.Response]:
+    """Open a streamed call of a model that every route takes."""
+    body = http.chat(f"{provider}/m-1", stream=True)
+    return client.stream("POST", path, json=body, headers=http.bearer())
+
+
+@pytest.mark.parametrize("kind", STREAMS)
+def test_events_pass_one_by_one(
+    upstream: Upstream, client: httpx.Client, kind: str
+) -> None:
+    """The upstream writes the next one only after the caller has seen this one."""
+    path, headers, events = STREAMS[kind]
+    gates = [Gate() for _ in events]
+    steps = [step for pair in zip(events, gates, strict=True) for step in pair]
+    upstream.openai.script(*stream(*steps, headers=headers))
+
+    with call(client, path, "openai") as got:
+        pieces = got.iter_raw()
+        for expected, gate in zip(events, gates, strict=True):
+            assert next(pieces) == expected
+            gate.open()
+        assert list(pieces) == []
+
+
+@LINE_ENDS
+def test_an_event_cut_anywhere_passes_whole(
+    upstream: Upstream, client: httpx.Client, end: bytes
+) -> None:
+    """The part before the cut waits for the other, however the lines end."""
+    second = b": a" + end + b"data: \xc3" + end * 2
+    for cut in range(1, len(second)):
+        gate = Gate()
+        upstream.openai.script(*stream(FIRST + second[:cut], gate, second[cut:]))
+        with call(client, provider="openai") as got:
+            pieces = got.iter_raw()
+            assert next(pieces) == FIRST
+            gate.open()
+            assert b"".join(pieces) == second
+
+
+def test_a_stream_passes_as_written(upstream: Upstream, client: httpx.Client) -> None:
+    """Byte for byte, in pieces of one byte, and with an end that is missing."""
+    upstream.openai.script(*stream(*(ODD[at : at + 1] for at in range(len(ODD)))))
+
+    with call(client) as got:
+        assert got.read() == ODD
+
+
+@LINE_ENDS
+def test_an_event_too_large_to_hold_passes_in_pieces(
+    upstream: Upstream, client: httpx.Client, end: bytes
+) -> None:
+    """It is whole when its last byte is there, and the next one is held again."""
+    large = b"data: " + b"x" * 100_000 + end * 2
+    for cut in range(1, len(end * 2) + 1):
+        inside, behind = Gate(), Gate()
+        steps = (large[:-cut], inside, large[-cut:], behind, b"data: half")
+        upstream.openai.script(*stream(*steps, end=wire.CLOSE))
+        with call(client, provider="openai") as got:
+            pieces = got.iter_raw()
+            seen = next(pieces)
+            inside.open()
+            while len(seen) < len(large):
+                seen += next(pieces)
+            behind.open()
+            assert seen + b"".join(pieces) == large + DISCONNECTED
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({}, ["no-cache", "no"]),
+        ({"content-encoding": "br"}, ["no-cache", "no"]),
+        ({"cache-control": "private"}, ["private", "no"]),
+        ({"X-Accel-Buffering": "yes"}, ["no-cache", "yes"]),
+    ],
+)
+def test_a_stream_is_kept_from_caches_and_buffers(
+    upstream: Upstream, client: httpx.Client, headers: dict[str, str], expected: object
+) -> None:
+    """Unless the vendor says otherwise; a default nginx would send it at its end."""
+    kind = {"content-type": "Text/Event-Stream; charset=utf-8"}
+    upstream.openai.script(*stream(headers=kind | headers))
+
+    with call(client) as got:
+        names = ("cache-control", "x-accel-buffering")
+        seen = [each for name in names for each in got.headers.get_list(name)]
+    assert (seen, got.headers["content-type"]) == (expected, kind["content-type"])
+
+
+CLOSED = "The upstream closed the connection before its answer was whole"
+SILENT = "The upstream was silent for longer than its timeout in run.yaml"
+
+
+def error_event(message: str = CLOSED, code: str = "upstream_disconnected") -> bytes:
+    """The event of an error in OpenAI's form."""
+    error = {"message": message, "type": "server_error", "param": None, "code": code}
+    return event({"error": error})
+
+
+DISCONNECTED = error_event()
+NATIVE = {"type": "error", "error": {"type": "api_error", "message": CLOSED}}
+BEGUN = stream(FIRST)[:-1]
+HALF = stream(FIRST + b"data: ha")[:-1]
+LARGE = b"data: " + b"x" * 100_000
+SHORT: list[Step] = [head(200, EVENTS | {"content-length": "999"}) + FIRST]
+OPEN_END: list[Step] = [head(200, EVENTS) + FIRST]
+NO_CHUNK = error_event("The upstream's answer is not HTTP")
+# The route, what comes before the break, how it breaks, and what the caller is told.
+BREAKS: dict[str, tuple[str, list[Step], Step, bytes | None]] = {
+    "closed": (CHAT, BEGUN, wire.CLOSE, DISCONNECTED),
+    "in an event": (CHAT, HALF, wire.RESET, DISCONNECTED),
+    "Messages": (MESSAGES, BEGUN, wire.RESET, event(NATIVE, "error")),
+    "silent": (CHAT, HALF, wire.SILENCE, error_event(SILENT, "upstream_timeout")),
+    "shorter than told": (CHAT, SHORT, wire.CLOSE, DISCONNECTED),
+    "to its end, reset": (CHAT, OPEN_END, wire.RESET, DISCONNECTED),
+    "to its end, closed": (CHAT, OPEN_END, wire.CLOSE, b""),
+    "no chunk": (CHAT, BEGUN, b"no size\r\n", NO_CHUNK),
+    # No event can follow: half of one is with the caller, or it is compressed.
+    "large": (CHAT, stream(LARGE)[:-1], wire.CLOSE, None),
+    "compressed": (CHAT, stream(PACKED[0], headers=GZIP)[:-1], wire.CLOSE, None),
+}
+
+
+@pytest.mark.parametrize("kind", BREAKS)
+def test_a_break_becomes_an_error_event_or_the_end_of_the_connection(
+    server: Server, upstream: Upstream, client: httpx.Client, kind: str
+) -> None:
+    """After the last whole event, without `[DONE]`; the answer then ends in order."""
+    path, start, end, expected = BREAKS[kind]
+    gate = Gate()
+    upstream.openai.script(*start, gate, end)
+
+    with call(client, path) as got:
+        pieces = got.iter_raw()
+        first = next(pieces)
+        assert first in (FIRST, PACKED[0]) or LARGE.startswith(first)
+        gate.open()
+        if expected is None:
+            with pytest.raises(httpx.RemoteProtocolError):
+                list(pieces)
+        else:
+            assert b"".join(pieces) == expected
+    (line,) = server.wait_access(request_id=got.headers["x-request-id"])
+    assert ("code" in line) == (kind not in {"to its end, closed", "compressed"})
+    # uvicorn would say so of an answer that is simply given up.
+    assert "without completing response" not in server.log
+
+
+def test_a_stream_may_last_longer_than_the_timeout(
+    upstream: Upstream, client: httpx.Client
+) -> None:
+    """It is the time without a byte that counts."""
+    # Of 1 second, in which each of these arrives.
+    upstream.openai.pause = 0.4
+    upstream.openai.script(*stream(FIRST, FIRST, DONE))
+
+    with call(client, provider="brief") as got:
+        assert got.read() == FIRST * 2 + DONE
+
+
+WHOLE: list[Step] = [head(200, {"content-length": "99"}) + b'{"half":', wire.SILENCE]
+# The upstream's answer, and what the caller reads of it.
+LEAVING: dict[str, tuple[list[Step], bytes]] = {
+    "before the answer": ([wire.SILENCE], b""),
+    "inside a whole answer": (WHOLE, b""),
+    "inside a stream": ([*HALF, wire.SILENCE], FIRST),
+}
+
+
+def of_size(size: int) -> bytes:
+    """A request that leaves the caller's connection open."""
+    return http.request(body=encoded(http.chat(user="x" * size)))
+
+
+@pytest.mark.parametrize("by_reset", [False, True], ids=["closing", "reset"])
+@pytest.mark.parametrize("size", [1_000, 300_000, 20_000_000])
+@pytest.mark.parametrize("kind", LEAVING)
+def test_a_caller_that_disconnects_closes_its_call_at_once(
+    server: Server, upstream: Upstream, kind: str, size: int, *, by_reset: bool
+) -> None:
+    """Though the upstream is silent just then; what was sent ahead calls nobody."""
+    steps, seen = LEAVING[kind]
+    ahead = of_size(9) * 20 + b"POST / HTT" if size == 1_000 else b""
+    upstream.openai.script(*steps)
+
+    with Raw(server.port) as raw:
+        raw.send(of_size(size) + ahead)
+        upstream.openai.wait_requests()
+        assert raw.read_until(seen).endswith(seen)
+        if by_reset:
+            raw.reset()
+
+    assert upstream.openai.request.disconnected.wait(2)
+
+
+def test_a_caller_that_disconnects_while_its_body_goes_out_stops_it(
+    server: Server, upstream: Upstream
+) -> None:
+    """What is buffered for an upstream that does not read is dropped."""
+    gate, before = Gate(), server.descriptors()
+    upstream.openai.script(gate, wire.READ_BODY, wire.answer(), read_body=False)
+
+    with Raw(server.port) as raw:
+        raw.send(of_size(20_000_000))
+        gate.wait_reached()
+    eventually(lambda: server.descriptors() <= before)
+    gate.open()
+
+    assert upstream.openai.request.disconnected.wait(2)
+    assert not upstream.openai.request.complete
+
+
+def stands_still(request: wire.Request) -> bool:
+    """Whether nothing is written for as long as a byte takes to move, if one can."""
+    before = request.written
+    time.sleep(0.3)
+    return before == request.written
+
+
+def test_a_caller_that_does_not_read_holds_the_upstream_back(
+    server: Server, upstream: Upstream, client: httpx.Client
+) -> None:
+    """Nothing piles up in the server."""
+    events = [wire.chunk(b"data: " + b"x" * 65_000 + b"\n\n")] * 3_000
+    upstream.openai.script(stream()[0], events)
+    server.forget_peak()
+    before = server.memory()
+
+    with call(client, provider="openai"):
+        (asked,) = upstream.openai.wait_requests()
+        eventually(lambda: stands_still(asked))
+
+    assert asked.written < 60_000_000
+    assert server.memory("VmHWM") - before < 8_000_000
