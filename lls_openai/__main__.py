@@ -23,7 +23,7 @@ from uvicorn.supervisors.multiprocess import Multiprocess
 from lls_openai.server.lifecycle import TAKEN_PORT
 from lls_openai.server.logs import choose_format
 from lls_openai.server.run_yaml import check_keys
-from lls_openai.settings import explain, give_up, load_config
+from lls_openai.settings import explain, give_up
 
 # How long a worker may take to answer its parent, in seconds: on a busy machine it
 # boots for longer than uvicorn's 5, and would be replaced before it ever served.
@@ -61,9 +61,6 @@ def _read(path: Path) -> StackConfig:
         give_up(f"{path}: {explain(error)}")
     except EnvVarError as error:
         give_up(f"{path}: the variable {error.var_name} is not set")
-    for provider in config.providers.get("inference", []):
-        if provider.module == "lls_openai":
-            load_config(**provider.config)
     check_keys(content, config, path)
     return config
 

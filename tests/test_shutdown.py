@@ -64,9 +64,8 @@ class Outcome:
 
 
 GRACEFUL = {
-    "SIGTERM twice": Stop(((TERM, 0.2), (TERM, 0)), group=True),
+    "every signal": Stop(((HUP, 0.1), (TERM, 0.1), (TERM, 0)), group=True),
     "SIGTERM twice, two workers": Stop(((TERM, 0.2), (TERM, 0)), group=True, workers=2),
-    "SIGHUP and SIGTERM": Stop(((HUP, 0.1), (TERM, 0)), group=False),
     "SIGHUP, two workers": Stop(((HUP, 0),), group=False, workers=2),
 }
 OTHERS = {
@@ -109,7 +108,7 @@ def observe(servers: Servers, stop: Stop) -> Outcome:
         Variation(
             providers={} if stop.drains else AT_ONCE,
             env={"LLS_WORKERS": str(stop.workers)},
-            checked=stop.workers > 1 or HUP in dict(stop.signals),
+            checked=stop.workers > 1,
         )
     )
     if stop.workers > 1:

@@ -4,9 +4,9 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,182 +16,104 @@ import yaml
 
 from lls_openai.__main__ import main
 from tests.support.http import MODELS, bearer
-from tests.support.server import RUN_YAML, Server, Variation, free_port
+from tests.support.server import RUN_YAML, Server, Variation
 from tests.support.upstream import Upstream
-from tests.support.wire import Json
 
 # uvicorn's own status for a server that does not come up.
 FAILED = 3
-TAKEN = "{taken}"
 HTTPS = "HTTPS enabled"
 
 pytestmark = pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
 
 
-@dataclass(frozen=True)
-class Wrong:
-    """A server that cannot start, and what its one line says.
-
-    `content` is run.yaml as it stands, or else `run_yaml` and `openai` (that provider's
-    settings) change the real one; in `env` TAKEN is a port where somebody listens.
-    """
-
-    says: str
-    run_yaml: Json = field(default_factory=dict)
-    openai: Json = field(default_factory=dict)
-    env: Mapping[str, str] = field(default_factory=dict)
-    content: bytes | None = None
-
-    def write(self, directory: Path) -> str:
-        """Write its run.yaml."""
-        if self.content is None:
-            providers = {"openai": self.openai} if self.openai else {}
-            return str(Variation(self.run_yaml, providers).write(directory))
-        path = directory / "run.yaml"
-        path.write_bytes(self.content)
-        return str(path)
-
-
-def entry(**fields: object) -> Json:
-    """A change of run.yaml that leaves one provider, with more in its entry."""
-    config = {"base_url": "https://host"}
-    first = {"provider_id": "a", "provider_type": "remote::passthrough"}
-    only = first | {"module": "lls_openai", "config": config} | fields
-    resources = {"models": [{"model_id": "m", "provider_id": "a"}]}
-    return {"providers": {"inference": [only]}, "registered_resources": resources}
-
-
-def unknown(where: str, near: str, run_yaml: Json) -> Wrong:
-    """A key that Llama Stack would drop without a word."""
-    return Wrong(f"unknown key {where}, did you mean {near}?\n", run_yaml)
-
-
-PERMIT = {"permit": {"paths": ["/v1/models"]}}
-CUSTOM = {"type": "custom", "endpoint": "http://127.0.0.1:9"}
+# A key that Llama Stack would drop without a word; the nearest; where it stands.
 UNKNOWN = {
-    "hostt": unknown("server.hostt", "host", {"server": {"hostt": "::"}}),
-    "auht": unknown("server.auht", "auth", {"server": {"auht": {}}}),
-    "storag": unknown("storag", "storage", {"storag": {}}),
-    "a policy's": unknown(
-        "server.auth.route_policies",
+    "server.hostt": ("host", "server: {hostt: x}"),
+    "server.auht": ("auth", "server: {auht: {}}"),
+    "storag": ("storage", "storag: {}"),
+    "server.cors.allow_origin": ("allow_origins", "server: {cors: {allow_origin: []}}"),
+    "server.auth.route_policies": (
         "route_policy",
-        {"server": {"auth": {"route_policies": []}}},
+        "server: {auth: {route_policies: x}}",
     ),
-    "in a list": unknown(
-        "server.auth.route_policy.0.permitt",
+    "server.auth.route_policy.0.permitt": (
         "permit",
-        {"server": {"auth": {"route_policy": [PERMIT | {"permitt": {}}]}}},
+        "server: {auth: {route_policy: [{permitt: {}, permit: {paths: [/a]}}]}}",
     ),
-    "the authentication's": unknown(
-        "server.auth.provider_config.endpont",
+    "server.auth.provider_config.endpont": (
         "endpoint",
-        {"server": {"auth": {"provider_config": CUSTOM | {"endpont": "x"}}}},
+        "server: {auth: {provider_config: {type: custom, endpoint: x, endpont: x}}}",
     ),
-    "CORS's": unknown(
-        "server.cors.allow_origin",
-        "allow_origins",
-        {"server": {"cors": {"allow_origin": []}}},
-    ),
-    "a store's": unknown(
-        "storage.backends.kv_memory.dbpath",
+    "storage.backends.kv_memory.dbpath": (
         "db_path",
-        {"storage": {"backends": {"kv_memory": {"dbpath": "x"}}}},
+        "storage: {backends: {kv_memory: {dbpath: x}}}",
     ),
-    "the log's": unknown(
-        "logging_config.category_level",
+    "logging_config.category_level": (
         "category_levels",
-        {"logging_config": {"category_level": {}}},
+        "logging_config: {category_level: {}}",
     ),
-    "a provider's": unknown(
-        "providers.inference.0.modul", "module", entry(modul="lls_openai")
+    "registered_resources.models.0.metdata": (
+        "metadata",
+        "registered_resources: {models: [{model_id: m, provider_id: a, metdata: x}]}",
     ),
-    "the network's": Wrong("network.timout", openai={"network": {"timout": 5}}),
-    "TLS's": Wrong("network.tls.verfy", openai={"network": {"tls": {"verfy": False}}}),
-    "like no other": Wrong("unknown key zzz\n", {"zzz": 1}),
+}
+# What is wrong with a provider's own settings: what the line says, and the settings.
+SETTINGS = {
+    "an unset variable": ("the variable NO is not set", "base_url: ${env.NO}"),
+    "a misspelt setting": ("allowed_model: Extra inputs", "allowed_model: []"),
+    "a wrong type": ("max_request_bytes: Input", "max_request_bytes: much"),
+    "no body": ("max_request_bytes: Input", "max_request_bytes: 0"),
+    "no bodies": ("max_bytes_in_flight: Input", "max_bytes_in_flight: 0"),
+    "no patience": ("caller_timeout: Input", "caller_timeout: 0"),
+    "no drain time": ("drain_timeout: Input", "drain_timeout: 0"),
+    "the network's key": (".network.timout, did you mean timeout?", "network: {timout: 5}"),
+    "TLS's key": (".network.tls.verfy, did you mean verify?", "network: {tls: {verfy: false}}"),
+    "no certificate": ("tls.verify: ", "network: {tls: {verify: /not/there}}"),
 }
 FILES = {
-    "no YAML": Wrong("run.yaml is not YAML", content=b"a: ["),
-    "no text": Wrong("run.yaml is not YAML", content=b"\xff\xfe"),
-    "an empty file": Wrong("run.yaml holds no settings", content=b""),
-    "no providers": Wrong("providers: Field required", content=b"version: 2"),
-    "an unset variable": Wrong(
-        "the variable NOT_SET is not set", openai={"base_url": "${env.NOT_SET}"}
-    ),
-    "a misspelt list": Wrong("allowed_model: ", openai={"allowed_model": []}),
-    "a wrong type": Wrong("max_request_bytes: ", openai={"max_request_bytes": "a"}),
-    "no body": Wrong("max_request_bytes: ", openai={"max_request_bytes": 0}),
-    "no bodies": Wrong("max_bytes_in_flight: ", openai={"max_bytes_in_flight": 0}),
-    "no time": Wrong("caller_timeout: ", openai={"caller_timeout": 0}),
-    "no drain": Wrong("drain_timeout: ", openai={"drain_timeout": -1}),
-    "no certificate": Wrong(
-        "network.tls.verify: ", openai={"network": {"tls": {"verify": "/not/there"}}}
-    ),
-    "a rule without paths": Wrong(
-        "server.auth.route_policy.0.permit.paths: Field required",
-        {"server": {"auth": {"route_policy": [{"permit": {}}]}}},
-    ),
+    "no YAML": ("run.yaml is not YAML", b"a: ["),
+    "no text": ("run.yaml is not YAML", b"\xff\xfe"),
+    "an empty file": ("run.yaml holds no settings", b""),
+    "no providers": ("providers: Field required", b"version: 2"),
+    "like no other": ("unknown key zzz\n", RUN_YAML.read_bytes() + b"zzz: 1"),
 }
 VARIABLES = {
-    url: Wrong("base_url: ", env={"OPENAI_UPSTREAM_URL": url})
-    for url in ("nowhere", "ftp://host", "https://u:password@host", "https://host/?a=b")
-} | {
-    "workers that are no number": Wrong("server.workers: ", env={"LLS_WORKERS": "a"}),
-    "no workers": Wrong("LLS_WORKERS", env={"LLS_WORKERS": "0"}),
-    "no port": Wrong("LLAMA_STACK_PORT", env={"LLAMA_STACK_PORT": "http"}),
-    "a port too high": Wrong("LLAMA_STACK_PORT", env={"LLAMA_STACK_PORT": "65536"}),
-    "another interface": Wrong(
-        "cannot listen on 192.0.2.1", env={"LLS_HOST": "192.0.2.1"}
-    ),
-    "a taken port": Wrong("stop what listens", env={"LLAMA_STACK_PORT": TAKEN}),
-}
-FOUND_FIRST = {**UNKNOWN, **FILES, **VARIABLES}
-# What is found after Llama Stack has begun: under its own command, and by it.
-FOUND_LATER = {
-    "an unknown key": (UNKNOWN["hostt"], False),
-    "a misspelt list": (FILES["a misspelt list"], False),
-    "a taken port": (VARIABLES["a taken port"], False),
-    "an unknown provider type": (
-        Wrong("remote::nothing", entry(provider_type="remote::nothing", module=None)),
-        True,
-    ),
-    "a certificate that is none": (
-        Wrong(
-            "the network block of https://host/: ",
-            openai={
-                "base_url": "https://host",
-                "network": {"tls": {"verify": str(RUN_YAML)}},
-            },
-        ),
-        True,
-    ),
+    "no URL": ("base_url: ", "OPENAI_UPSTREAM_URL", "nowhere"),
+    "another scheme": ("base_url: ", "OPENAI_UPSTREAM_URL", "ftp://host"),
+    "a password": ("base_url: ", "OPENAI_UPSTREAM_URL", "https://u:secret@host"),
+    "a query": ("base_url: ", "OPENAI_UPSTREAM_URL", "https://host/?key=secret"),
+    "workers that are no number": ("server.workers: ", "LLS_WORKERS", "many"),
+    "no workers": ("LLS_WORKERS", "LLS_WORKERS", "0"),
+    "no port": ("LLAMA_STACK_PORT", "LLAMA_STACK_PORT", "http"),
+    "a port too high": ("LLAMA_STACK_PORT", "LLAMA_STACK_PORT", "65536"),
+    "another interface": ("listen on 192.0.2.1:", "LLS_HOST", "192.0.2.1"),
 }
 # Everything that operators put in, spelt as Llama Stack spells it.
-RIGHT: Json = {
-    "logging_config": {"category_levels": {"all": "info"}},
-    "server": {
-        "host": "192.0.2.1",
-        "tls_certfile": "cert.pem",
-        "tls_keyfile": "key.pem",
-        "cors": {"allow_origins": ["https://page.example"], "max_age": 600},
-        "quota": {
-            "kvstore": {"backend": "kv_memory", "namespace": "quota"},
-            "anonymous_max_requests": 100,
-            "authenticated_max_requests": 1000,
-            "period": "day",
-        },
-        "auth": {
-            "provider_config": CUSTOM,
-            "route_policy": [PERMIT | {"when": "user with caller in roles"}],
-            "access_policy": [{"permit": {"actions": ["read"]}, "description": "all"}],
-        },
-    },
-}
-RIGHT_NETWORK = {
-    "tls": {"verify": False, "min_version": "TLSv1.2"},
-    "proxy": {"url": "http://127.0.0.1:9", "no_proxy": ["a.b"]},
-    "timeout": {"connect": 1, "read": 2},
-    "headers": {"X-A": "b"},
-}
+RIGHT = """
+logging_config: {category_levels: {all: info}}
+server:
+  host: 192.0.2.1
+  tls_certfile: cert.pem
+  tls_keyfile: key.pem
+  cors: {allow_origins: ["https://page.example"], max_age: 600}
+  quota:
+    kvstore: {backend: kv_memory, namespace: quota}
+    anonymous_max_requests: 100
+    authenticated_max_requests: 1000
+    period: day
+  auth:
+    provider_config: {type: custom, endpoint: "http://127.0.0.1:9"}
+    route_policy: [{permit: {paths: [/v1/models]}, when: user with caller in roles}]
+    access_policy: [{permit: {actions: [read]}, description: all}]
+"""
+RIGHT_SETTINGS = """
+forward_headers: {a: b}
+network:
+  tls: {verify: false, min_version: TLSv1.2}
+  proxy: {url: "http://127.0.0.1:9", no_proxy: [a.b]}
+  timeout: {connect: 1, read: 2}
+  headers: {X-A: b}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -227,17 +149,56 @@ def start(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) ->
     return start
 
 
-@pytest.mark.parametrize("wrong", FOUND_FIRST.values(), ids=FOUND_FIRST)
-def test_what_is_wrong_is_one_line(
-    start: Start, tmp_path: Path, taken: str, wrong: Wrong
+@pytest.mark.parametrize("key", UNKNOWN)
+def test_an_unknown_key_is_named_with_the_nearest(
+    start: Start, tmp_path: Path, key: str
 ) -> None:
-    """It says what and where, and not the value, which may be secret."""
-    env = {name: value.replace(TAKEN, taken) for name, value in wrong.env.items()}
+    """`hostt:` would listen on every interface, `auht:` open every route."""
+    near, run_yaml = UNKNOWN[key]
+    path = Variation(yaml.safe_load(run_yaml)).write(tmp_path)
 
-    line = start(wrong.write(tmp_path), **{"LLAMA_STACK_PORT": str(free_port())} | env)
+    line = start(str(path))
 
-    assert wrong.says in line
-    assert "password" not in line
+    assert line == f"lls-openai: {path}: unknown key {key}, did you mean {near}?\n"
+
+
+@pytest.mark.parametrize(("says", "settings"), SETTINGS.values(), ids=SETTINGS)
+def test_a_wrong_setting_of_a_provider_is_told(
+    start: Start, tmp_path: Path, says: str, settings: str
+) -> None:
+    """A misspelt `allowed_models`, say, would allow every model."""
+    providers = {"openai": yaml.safe_load(settings)}
+
+    assert says in start(str(Variation({}, providers).write(tmp_path)))
+
+
+@pytest.mark.parametrize(("says", "content"), FILES.values(), ids=FILES)
+def test_a_wrong_file_is_told(
+    start: Start, tmp_path: Path, says: str, content: bytes
+) -> None:
+    """YAML's own many lines about it are one here."""
+    path = tmp_path / "run.yaml"
+    path.write_bytes(content)
+
+    assert says in start(str(path))
+
+
+@pytest.mark.parametrize(("says", "name", "value"), VARIABLES.values(), ids=VARIABLES)
+def test_a_wrong_variable_is_told(
+    start: Start, says: str, name: str, value: str
+) -> None:
+    """But not its value, which may be secret."""
+    line = start(str(RUN_YAML), **{name: value})
+
+    assert says in line
+    assert "secret" not in line
+
+
+def test_a_taken_port_is_told(start: Start, taken: str) -> None:
+    """Also before several workers start, of which none would say it."""
+    line = start(str(RUN_YAML), LLAMA_STACK_PORT=taken, LLS_WORKERS="2")
+
+    assert f"cannot listen on 127.0.0.1:{taken}: stop what listens there" in line
 
 
 def test_a_file_that_is_not_there_is_one_line(start: Start) -> None:
@@ -251,9 +212,9 @@ def test_a_file_that_is_not_there_is_one_line(start: Start) -> None:
 
 def test_what_is_right_passes(start: Start, tmp_path: Path) -> None:
     """All is well but the interface, which is looked at last."""
-    providers = {"openai": {"network": RIGHT_NETWORK, "forward_headers": {"a": "b"}}}
+    right = Variation(yaml.safe_load(RIGHT), {"openai": yaml.safe_load(RIGHT_SETTINGS)})
 
-    line = start(str(Variation(RIGHT, providers).write(tmp_path)), "--port", "8321")
+    line = start(str(right.write(tmp_path)), "--port", "8321")
 
     assert line.startswith("lls-openai: cannot listen on 192.0.2.1:8321: ")
 
@@ -274,29 +235,46 @@ def test_the_version_is_told(
     )
 
 
-def test_what_is_found_later_is_one_line_too(
+def test_what_is_found_later_is_told_too(
     start_server: Callable[..., Server], taken: str
 ) -> None:
-    """Under `llama stack run` as well, which would end with a traceback or status 0."""
-
-    def end(wrong: Wrong, *, checked: bool) -> tuple[str, int, list[str]]:
-        port = int(taken) if TAKEN in wrong.env.values() else None
-        server = start_server(
-            wrong.run_yaml,
-            providers={"openai": wrong.openai} if wrong.openai else {},
-            checked=checked,
-            port=port,
+    """By Llama Stack, or under its own command: no traceback, nor status 0."""
+    broken = {"network": {"tls": {"verify": str(RUN_YAML)}}}
+    nothing = {
+        "provider_id": "nothing",
+        "provider_type": "remote::nothing",
+        "config": {},
+    }
+    found: dict[str, Callable[[], Server]] = {
+        "unknown key server.hostt": partial(
+            start_server, {"server": {"hostt": "x"}}, ready=False
+        ),
+        f"cannot listen on 127.0.0.1:{taken}": partial(
+            start_server, port=int(taken), ready=False
+        ),
+        "remote::nothing": partial(
+            start_server,
+            {"providers": {"inference": [nothing]}, "registered_resources": {}},
+            checked=True,
             ready=False,
-        )
+        ),
+        "the network block of http": partial(
+            start_server, providers={"openai": broken}, checked=True, ready=False
+        ),
+    }
+
+    def end(start: Callable[[], Server]) -> tuple[int, list[str]]:
+        server = start()
         status = server.wait(90)
-        own = [x for x in server.log.splitlines(keepends=True) if "lls-openai: " in x]
-        return wrong.says, status, own
+        return status, [x for x in server.log.splitlines() if "lls-openai: " in x]
 
     with ThreadPoolExecutor(2) as pool:
-        ends = [pool.submit(end, w, checked=c) for w, c in FOUND_LATER.values()]
-    for says, status, own in (each.result() for each in ends):
-        assert (status, len(own)) == (FAILED, 1), own
-        assert says in own[0]
+        ended = list(pool.map(end, found.values()))
+
+    assert [(status, len(lines)) for status, lines in ended] == [(FAILED, 1)] * 4
+    assert [
+        says in lines[0] for says, (_, lines) in zip(found, ended, strict=True)
+    ] == [True] * 4
 
 
 def test_starts_anywhere_and_asks_nobody(

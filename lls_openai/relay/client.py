@@ -55,11 +55,6 @@ class _Body(aiohttp.Payload):
         super().__init__(text)
         self._size = len(text)
 
-    @property
-    def sent(self) -> bool:
-        """Whether all of it has been written."""
-        return not self._value
-
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         """Give the text; aiohttp asks for it only in its own debug output."""
         return self._value.decode(encoding, errors)
@@ -194,7 +189,7 @@ async def post(
         async with asyncio.timeout(_until_head(upstream.timeout)):
             while True:
                 try:
-                    response = await pool.post(
+                    return await pool.post(
                         upstream.endpoint(route),
                         headers=headers,
                         data=body,
@@ -206,12 +201,6 @@ async def post(
                 except StaleConnection:
                     # The pool has dropped it. Each try drops one, so this ends.
                     continue
-                connection = response.connection
-                if not body.sent and connection and connection.protocol:
-                    # Answered before it was read: what is left of the request must not
-                    # be taken for the next one.
-                    connection.protocol.force_close()
-                return response
 
 
 def _until_head(timeout: aiohttp.ClientTimeout) -> float:
@@ -250,8 +239,12 @@ def _explain(error: Exception) -> str:
             return "The upstream's name could not be resolved"
         case aiohttp.ClientSSLError():
             return "No TLS connection to the upstream: its certificate or ours failed"
-        case aiohttp.ClientConnectorError():
+        case aiohttp.ClientConnectorError(os_error=ConnectionRefusedError()):
             return "The upstream refused the connection"
+        case aiohttp.ClientConnectorError():
+            return (
+                "No connection to the upstream: the network or its TLS handshake failed"
+            )
         case aiohttp.ClientHttpProxyError():
             return "The proxy on the way to the upstream refused"
         case aiohttp.ClientResponseError() | HttpProcessingError():

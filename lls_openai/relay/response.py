@@ -158,7 +158,6 @@ class _Events:
     def feed(self, chunk: bytes) -> bytes:
         """Take bytes as they arrived and give those that may be passed on."""
         if not self.held and chunk.endswith(_BLANK_LINES):
-            self.inside = False
             return chunk
         data = self.held + chunk
         found = ((data.rfind(line), len(line)) for line in _BLANK_LINES)

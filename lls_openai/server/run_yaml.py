@@ -15,7 +15,7 @@ from llama_stack.core.stack import cast_distro_name_to_string, replace_env_vars
 from llama_stack.log import LoggingConfig
 from pydantic import BaseModel
 
-from lls_openai.settings import ProviderConfig, give_up
+from lls_openai.settings import give_up, load_config
 
 
 def refuse_unknown_keys() -> None:
@@ -45,7 +45,7 @@ def check_keys(content: dict[str, Any], config: StackConfig, path: object) -> No
     for provider in config.providers.get("inference", []):
         if provider.module == "lls_openai":
             where = f"providers.inference.{provider.provider_id}.config."
-            settings = ProviderConfig(**provider.config)
+            settings = load_config(**provider.config)
             wrong += _unknown(provider.config, settings, where)
     if wrong:
         give_up(f"{path}: {'; '.join(wrong)}")
