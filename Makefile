@@ -15,7 +15,7 @@ RUN := $(UV) run --frozen
 DOTENV := $(if $(wildcard .env),dotenv --file .env run --no-override)
 NO_KEYS := env -u OPENAI_API_KEY -u GEMINI_API_KEY -u ANTHROPIC_API_KEY
 
-.PHONY: help server client demo test lint bench clients soak
+.PHONY: help demo server client test lint bench clients soak deploy
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -46,6 +46,9 @@ clients: $(SETUP) ## drive it with OpenAI clients that others wrote
 
 soak: $(SETUP) ## load, slow readers, leavers, dead vendors: what the server keeps
 	$(RUN) python -m tests.soak $(ARGS)
+
+deploy: $(SETUP) ## check deploy/ with nginx, systemd and bubblewrap
+	$(RUN) --group deploy pytest tests/deploy $(ARGS)
 
 .uv/bin/uv:
 	@echo "No working uv here: installing one into .uv/, this once."

@@ -6,23 +6,14 @@ import pytest
 
 from lls_openai.relay.credentials import Credentials
 from tests.support import http
-from tests.support.http import (
-    CHAT,
-    MESSAGES,
-    ROUTES,
-    Answer,
-    ask,
-    chat,
-    encoded,
-    request,
-)
+from tests.support.http import CHAT, MESSAGES, ROUTES, Answer, ask, encoded, request
 from tests.support.server import Server
 from tests.support.upstream import Upstream
 from tests.support.wire import answer, chunk
 
 FORWARDING = {"forward_headers": {"vendor_key": "X-Vendor-Key"}}
-FURTHER = {"keyed": {"api_key": "sk-op"}, "forwarding": FORWARDING}
-FURTHER |= {"keyed-forwarding": {"api_key": "sk-op"} | FORWARDING}
+FURTHER = {"keyed": {"api_key": "sk-op"}, "forwards": FORWARDING}
+FURTHER |= {"keyed-forwards": {"api_key": "sk-op"} | FORWARDING}
 FURTHER |= {"beta-path": {"base_url": "${env.OPENAI_UPSTREAM_URL}/v1beta/x/"}}
 pytestmark = pytest.mark.providers(FURTHER)
 KEY, URL = "passthrough_api_key", "passthrough_url"
@@ -30,6 +21,7 @@ MINE, OTHER = f'{{"{KEY}":"sk-mine"}}', f'{{"{KEY}":"sk-no"}}'
 NULL = f'{{"{KEY}":null,"{URL}":null,"openai_api_key":"sk-no"}}'
 LLAMA, OGX = "X-LlamaStack-Provider-Data: ", "X-OGX-Provider-Data: "
 BEARER, X_API_KEY = "Authorization: Bearer sk-mine", "x-api-key: sk-mine"
+OTHERS = "Authorization: Bearer sk-no"
 CARRIERS = [LLAMA + MINE, OGX + MINE, X_API_KEY, BEARER]
 TOKEN, PLAIN = {"authorization": "Bearer sk-mine"}, {"x-api-key": "sk-mine"}
 OWN = http.OWN[:2]
@@ -44,24 +36,19 @@ def call(server: Server, lines: str, path: str = CHAT, name: str = "openai") -> 
 
 def sent_keys(upstream: Upstream) -> dict[str, str | None]:
     """What carries a key in the one request that has arrived."""
-    names = ("authorization", "x-api-key", "x-vendor-key")
-    arrived = {name: upstream.openai.request.header(name) for name in names}
-    return {name: value for name, value in arrived.items() if value is not None}
+    names, arrived = (
+        ("authorization", "x-api-key", "x-vendor-key"),
+        upstream.openai.request,
+    )
+    return {name: arrived.header(name) for name in names if arrived.header(name)}
 
 
-ONE_COUNTS = [
-    "authorization: bEARER sk-mine",
-    "Authorization: Bearer   sk-mine  ",
-    rf'{LLAMA}{{ "{KEY}" : " \u0073k-mine " }}',
-    f"{OGX}{OTHER} | {LLAMA}{MINE}",
-    f"Authorization: Bearer sk-no | x-api-key: sk-no | {OGX}{MINE}",
-    f"Authorization: Bearer sk-no | {X_API_KEY}",
-    f"Authorization: Basic \xe9 | {X_API_KEY}",
-    f"{LLAMA}{{}} | {OGX}{MINE}",
-    f"{LLAMA} | {OGX}{MINE}",
-    f"{LLAMA}{NULL} | {BEARER}",
-    f'{OGX}{{"{KEY}":""}} | x-api-key: | {BEARER}',
-]
+ONE_COUNTS = ["authorization: bEARER sk-mine", "Authorization: Bearer   sk-mine  "]
+ONE_COUNTS += [rf'{LLAMA}{{ "{KEY}" : " \u0073k-mine " }}', f"{OTHERS} | {X_API_KEY}"]
+ONE_COUNTS += [f"{OGX}{OTHER} | {LLAMA}{MINE}", f"{LLAMA}{{}} | {OGX}{MINE}"]
+ONE_COUNTS += [f"{OTHERS} | x-api-key: sk-no | {OGX}{MINE}", f"{LLAMA} | {OGX}{MINE}"]
+ONE_COUNTS += [f"Authorization: Basic \xe9 | {X_API_KEY}", f"{LLAMA}{NULL} | {BEARER}"]
+ONE_COUNTS += [f'{OGX}{{"{KEY}":""}} | x-api-key: | {BEARER}']
 
 
 @pytest.mark.parametrize("lines", ONE_COUNTS)
@@ -89,7 +76,7 @@ NO_KEY += ["x-goog-api-key: sk-mine | api-key: sk-mine", f'{LLAMA}{{"{KEY}":"  "
 NO_KEY += [f"Authorization: Bearer | x-api-key: | {LLAMA} | {OGX}{{}}"]
 
 
-@pytest.mark.parametrize("name", ["openai", "forwarding"])
+@pytest.mark.parametrize("name", ["openai", "forwards"])
 @pytest.mark.parametrize("lines", NO_KEY)
 def test_without_a_key_nothing_is_sent(
     server: Server, upstream: Upstream, lines: str, name: str
@@ -119,7 +106,6 @@ def test_what_is_no_key_is_refused(
 ) -> None:
     """400, though another header has one; the answer does not show what was sent."""
     got = call(server, lines)
-
     assert got.error_code == (400, "invalid_provider_data")
     assert got.json["error"]["param"] == param
     assert b"sk-mine" not in got.body
@@ -167,9 +153,9 @@ CONFIGURED = [
     ("keyed", CHAT, "", KEYED),
     ("keyed", CHAT, LLAMA + MINE, KEYED),
     ("keyed", MESSAGES, BEARER, {"x-api-key": "sk-op"}),
-    ("forwarding", CHAT, FORWARD, FORWARDED),
-    ("forwarding", MESSAGES, f"{FORWARD} | {X_API_KEY}", FORWARDED | PLAIN),
-    ("keyed-forwarding", CHAT, f"{FORWARD} | {X_API_KEY}", FORWARDED | KEYED),
+    ("forwards", CHAT, FORWARD, FORWARDED),
+    ("forwards", MESSAGES, f"{FORWARD} | {X_API_KEY}", FORWARDED | PLAIN),
+    ("keyed-forwards", CHAT, f"{FORWARD} | {X_API_KEY}", FORWARDED | KEYED),
 ]
 
 
@@ -193,10 +179,9 @@ def test_with_authentication_a_bearer_is_the_servers(
     server: Server, upstream: Upstream
 ) -> None:
     """It says who calls, is no key, and does not go on beside one."""
-    nobodys, keyless = (call(server, lines) for lines in (X_API_KEY, ALICE))
-    call(server, f"{ALICE} | {X_API_KEY}")
+    assert call(server, X_API_KEY).status == 401
+    keyless, _ = call(server, ALICE), call(server, f"{ALICE} | {X_API_KEY}")
 
-    assert nobodys.status == 401
     assert keyless.error_code == (401, "missing_api_key")
     assert sent_keys(upstream) == TOKEN
 
@@ -207,7 +192,7 @@ def test_a_key_in_a_trailer_reaches_nobody(
 ) -> None:
     """Neither this call nor the next one on the connection."""
     line, key = b"Transfer-Encoding: chunked", X_API_KEY.encode()
-    end = chunk(encoded(chat())) + b"0\r\n%b\r\n\r\n" % trailer.encode()
+    end = chunk(b'{"model":"openai/m-1"}') + b"0\r\n%b\r\n\r\n" % trailer.encode()
 
     with http.Raw(server.port) as raw:
         for lines in ([line], [line, key], [line]):
@@ -226,11 +211,10 @@ def test_keys_of_callers_do_not_cross(server: Server, upstream: Upstream) -> Non
     with ThreadPoolExecutor(8) as callers:
         answers = [*callers.map(lambda line: call(server, line), lines)]
 
-    arrived = [(e.key, e.header("idempotency-key")) for e in upstream.openai.requests]
+    arrived = [(e.header("idempotency-key"), e.key) for e in upstream.openai.requests]
     assert {each.status for each in answers} == {200}
-    assert {key for key, _ in arrived} == {f"sk-{number}" for number in range(64)}
-    assert all(key == its_own for key, its_own in arrived)
-    assert upstream.openai.connections < 64
+    assert {key: key for key, _ in arrived} == dict(arrived)
+    assert len(arrived) == 64 > upstream.openai.connections
 
 
 def test_credentials_do_not_show_themselves() -> None:

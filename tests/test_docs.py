@@ -11,9 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -24,22 +21,18 @@ import main
 from lls_openai.relay.errors import STATUS
 from tests.support import docs
 from tests.support.http import eventually
-from tests.support.server import (
-    PROJECT,
-    RUN_YAML,
-    Server,
-    clean_environment,
-    free_port,
-)
+from tests.support.server import PROJECT, RUN_YAML, Server, clean_environment, free_port
 from tests.support.upstream import Upstream
 from tests.support.vendors import KEYS
 
 README = "README.md"
 RUN_IT, CALL_IT = docs.section(README, "Run it"), docs.section(README, "Call it")
-DEMO = docs.section(README, "lls-openai")
-STOPPED = "The server and the mock are stopped."
-TARGETS = "help demo server client test lint bench clients soak deploy".split()
+CONFIG = yaml.safe_load(RUN_YAML.read_text())
+LISTED = CONFIG["registered_resources"]["models"]
+MAKEFILE = (PROJECT / "Makefile").read_text()
+TARGETS = re.findall(r"(?m)^([a-z]+):", MAKEFILE)
 KEY_VARIABLES = {f"{name.upper()}_API_KEY": key for name, key in KEYS.items()}
+STOPPED = "The server and the mock are stopped."
 
 
 @pytest.fixture
@@ -49,56 +42,16 @@ def clone(tmp_path: Path) -> docs.Clone:
 
 
 def test_make_demo_shows_what_the_readme_shows(clone: docs.Clone) -> None:
-    """All but the seconds, and nothing is left running."""
-    (command,), (shown,) = docs.blocks(DEMO, "sh"), docs.blocks(DEMO, "text")
+    """All but the seconds."""
+    text = docs.section(README, "lls-openai")
+    (command,), (shown,) = docs.blocks(text, "sh"), docs.blocks(text, "text")
 
     status, output = clone.run(command, LLAMA_STACK_PORT=str(free_port()))
 
-    def without_seconds(text: str) -> str:
-        return re.sub(r"\d+\.\d s", "- s", text)
-
+    shown, printed = (re.sub(r"\d+\.\d s", "- s", each) for each in (shown, output))
     assert status == 0, output
-    assert without_seconds(shown) in without_seconds(output)
-    assert STOPPED in output
-
-
-def test_ctrl_c_ends_the_demo_and_its_server() -> None:
-    """While the server boots."""
-    port = free_port()
-    mark = f"LLAMA_STACK_PORT={port}".encode()
-
-    def running() -> list[str]:
-        found = []
-        for process in Path("/proc").glob("[0-9]*"):
-            try:
-                if mark in (process / "environ").read_bytes().split(b"\0"):
-                    found.append((process / "cmdline").read_text())
-            except OSError:  # It has just ended, or is another user's.
-                continue
-        return found
-
-    with _demo(port) as demo:
-        eventually(lambda: any("stack\0run" in each for each in running()), 60)
-        os.killpg(demo.pid, signal.SIGINT)
-        output, _ = demo.communicate(timeout=60)
-
-    assert (demo.returncode, running()) == (130, [])
-    assert STOPPED in output
-    assert "Traceback" not in output
-
-
-def test_the_demo_tells_of_a_taken_port() -> None:
-    """And starts nothing."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        with _demo(port) as demo:
-            output, _ = demo.communicate(timeout=60)
-
-    told = (
-        f"Port {port}: Address already in use. Stop the program that uses it, or "
-        "choose another port: LLAMA_STACK_PORT=8399 make demo\n"
-    )
-    assert (demo.returncode, output) == (1, told)
+    assert shown in printed
+    assert STOPPED in printed
 
 
 def _demo(port: int) -> "subprocess.Popen[str]":
@@ -113,20 +66,49 @@ def _demo(port: int) -> "subprocess.Popen[str]":
     )
 
 
+def test_ctrl_c_ends_the_demo_and_its_server() -> None:
+    """While the server boots."""
+    port = free_port()
+
+    def is_booting() -> bool:
+        mine = Path(f"/proc/{demo.pid}/task/{demo.pid}/children").read_text().split()
+        return any(b"stack" in Path(f"/proc/{p}/cmdline").read_bytes() for p in mine)
+
+    with _demo(port) as demo:
+        eventually(is_booting, 60)
+        os.killpg(demo.pid, signal.SIGINT)
+        # Its pipe is open for as long as anything of it runs.
+        output, _ = demo.communicate(timeout=60)
+
+    assert (demo.returncode, STOPPED in output) == (130, True)
+    assert "Traceback" not in output
+
+
+def test_the_demo_tells_of_a_taken_port() -> None:
+    """And starts nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with _demo(port) as demo:
+            output, _ = demo.communicate(timeout=60)
+
+    assert demo.returncode == 1
+    assert output == (
+        f"Port {port}: Address already in use. Stop the program that uses it, or "
+        "choose another port: LLAMA_STACK_PORT=8399 make demo\n"
+    )
+
+
 def test_the_first_steps_lead_to_answers(clone: docs.Clone, upstream: Upstream) -> None:
     """`cp`, `make server`, the keys into .env, `make client`: each model, both ways."""
     start, _ = docs.blocks(RUN_IT, "sh")
-    port = free_port()
-    env = upstream.environment | {"LLAMA_STACK_PORT": str(port)}
-    url = f"http://127.0.0.1:{port}/v1/models"
+    port = str(free_port())
+    env = upstream.environment | {"LLAMA_STACK_PORT": port}
 
-    with clone.running(start, url, **env):
+    with clone.running(start, f"http://127.0.0.1:{port}/v1/models", **env):
         dotenv = clone.path / ".env"
-        text = dotenv.read_text()
         for name, key in KEY_VARIABLES.items():
-            text = text.replace(f"{name}=\n", f"{name}={key}\n")
-        dotenv.write_text(text)
-        status, output = clone.run("make client", LLAMA_STACK_PORT=str(port))
+            dotenv.write_text(dotenv.read_text().replace(f"{name}=", f"{name}={key}"))
+        status, output = clone.run("make client", LLAMA_STACK_PORT=port)
 
     assert "`make client`" in RUN_IT
     assert status == 0, output
@@ -136,8 +118,8 @@ def test_the_first_steps_lead_to_answers(clone: docs.Clone, upstream: Upstream) 
 def test_without_make_it_is_llama_stacks_command(server: Server) -> None:
     """The one with which these tests start their servers."""
     _, command = docs.blocks(RUN_IT, "sh")
-    program, *arguments, run_yaml = map(str, server.process.args)  # type: ignore[arg-type]
-    started = [f".venv/bin/{Path(program).name}", *arguments, Path(run_yaml).name]
+    program, *arguments, path = map(str, server.process.args)  # type: ignore[arg-type]
+    started = [f".venv/bin/{Path(program).name}", *arguments, Path(path).name]
     assert " ".join(started) == command.strip()
 
 
@@ -150,25 +132,23 @@ def test_each_curl_gets_its_answer(
 
     _, output = clone.run(here, **KEY_VARIABLES)
 
-    said = [r.json["model"] for v in upstream.vendors for r in v.requests]
+    asked = [r.json["model"] for v in upstream.vendors for r in v.requests]
     if "/v1/models" in command:
-        models = yaml.safe_load(RUN_YAML.read_text())["registered_resources"]["models"]
         listed = [each["id"] for each in json.loads(output)["data"]]
-        assert listed == [f"{m['provider_id']}/{m['model_id']}" for m in models]
+        assert listed == [f"{m['provider_id']}/{m['model_id']}" for m in LISTED]
     elif '"stream"' in command:
-        assert said == ["gemini-2.5-flash-lite"]
+        assert asked == ["gemini-2.5-flash-lite"]
         assert output.endswith("data: [DONE]\n\n")
     else:
         (shown,) = map(json.loads, docs.blocks(CALL_IT, "json"))
-        assert said == [shown["model"].removesuffix("-2024-08-06")]
-        assert _shape(shown) <= _shape(json.loads(output))
+        assert shown["model"].startswith(*asked)
+        assert _fields(shown) <= _fields(json.loads(output))
 
 
-def _shape(value: object, path: str = "") -> set[str]:
+def _fields(value: object) -> set[str]:
     """The paths of all fields."""
-    items = value.items() if isinstance(value, dict) else ()
-    items = enumerate(value) if isinstance(value, list) else items
-    return {path}.union(*(_shape(each, f"{path}.{key}") for key, each in items))
+    text = yaml.safe_dump(value, default_flow_style=False)
+    return set(re.findall(r"(?m)^[ -]*(\w+):", text))
 
 
 def test_the_python_lines_get_an_answer(server: Server, upstream: Upstream) -> None:
@@ -177,54 +157,39 @@ def test_the_python_lines_get_an_answer(server: Server, upstream: Upstream) -> N
     here = program.replace("8321", str(server.port))
     here = here.replace("your own key of the vendor", KEYS["openai"])
 
-    said = subprocess.check_output(
-        [sys.executable, "-c", here], env=clean_environment(), text=True, timeout=60
-    )
+    command, env = [sys.executable, "-c", here], clean_environment()
+    said = subprocess.check_output(command, env=env, text=True, timeout=60)
 
     assert said == "gpt-4o heard: Hello\n"
     assert len(upstream.openai.requests) == 1
 
 
-def test_the_table_of_models_is_that_of_run_yaml() -> None:
-    """Each registered model, its name and its key."""
-    models = yaml.safe_load(RUN_YAML.read_text())["registered_resources"]["models"]
-    told = docs.rows(docs.section(README, "The five models"))
-    assert [row[:3] for row in told] == [
+def test_the_tables_are_those_of_the_code() -> None:
+    """Models, variables, errors and routes."""
+    models, variables, errors = (
+        docs.rows(docs.section(README, title))
+        for title in ("The five models", "Settings", "Errors")
+    )
+    policy = CONFIG["server"]["auth"]["route_policy"][0]["permit"]["paths"]
+
+    assert [row[:3] for row in models] == [
         [
-            f"{model['provider_id']}/{model['provider_model_id']}",
-            model["metadata"]["display_name"],
-            main.key_variable(f"{model['provider_id']}/"),
+            f"{each['provider_id']}/{each['provider_model_id']}",
+            each["metadata"]["display_name"],
+            main.key_variable(f"{each['provider_id']}/"),
         ]
-        for model in models
+        for each in LISTED
     ]
-
-
-def test_the_table_of_variables_is_that_of_the_example() -> None:
-    """With the defaults, which are those of run.yaml (test_distribution)."""
-    told = {name: default for name, default, _ in docs.rows(docs.section(README, "Settings"))}
-    assert dotenv_values(PROJECT / ".env.example") == told | dict.fromkeys(KEY_VARIABLES, "")
-
-
-def test_the_table_of_errors_is_that_of_the_code() -> None:
-    """Each code with its status, some of which share a row."""
-    told = {
-        (code, status)
-        for statuses, codes, _ in docs.rows(docs.section(README, "Errors"))
-        for code in codes.split(", ")
-        for status in statuses.split(", ")
-        if len(statuses.split(", ")) == 1 or str(STATUS[code]) == status
-    }
-    # One is told inside a stream, and one with two statuses.
-    extra = {("request_too_large", "431"), ("upstream_disconnected", "–")}
-    own = {(c, str(s)) for c, s in STATUS.items() if c != "upstream_disconnected"}
-    assert told | extra == own | extra
-
-
-def test_the_routes_are_those_of_the_policy() -> None:
-    """README names what run.yaml opens."""
-    policy = yaml.safe_load(RUN_YAML.read_text())["server"]["auth"]["route_policy"]
-    opened = {path.removesuffix("/*") for path in policy[0]["permit"]["paths"]}
-    assert set(re.findall(r"`(/v1/[a-z/_]+)`", CALL_IT)) == opened
+    told = {name: default for name, default, _ in variables}
+    example = told | dict.fromkeys(KEY_VARIABLES, "")
+    assert dotenv_values(PROJECT / ".env.example") == example
+    codes = {c: statuses for statuses, cs, _ in errors for c in cs.split(", ")}
+    assert codes.keys() == STATUS.keys()
+    # This one is an event inside a stream, with the status 200.
+    assert codes.pop("upstream_disconnected").isdecimal() is False
+    assert [c for c, told in codes.items() if str(STATUS[c]) not in told] == []
+    routes = set(re.findall(r"`(/v1/[a-z/_]+)`", CALL_IT))
+    assert routes == {path.removesuffix("/*") for path in policy}
 
 
 def test_the_readme_is_short() -> None:
@@ -236,61 +201,55 @@ def test_the_readme_is_short() -> None:
 def test_what_a_page_names_is_there(page: str) -> None:
     """Files that it links to, tests, and targets of make."""
     text = docs.PAGES[page]
-    here = (PROJECT / page).parent
-    linked = re.findall(r"\]\((?!https?:)([^)#]+)", text)
-    tests = re.findall(r"`(tests/[\w/.]+)`", text)
-    targets = {*re.findall(r"\bmake ([a-z]+)`", text), *re.findall(r"(?m)^make (\w+)", text)}
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", text)
+    files = [(PROJECT / page).parent / link for link in links]
+    files += [PROJECT / name for name in re.findall(r"`(tests/[\w/.]+)`", text)]
+    targets = set(re.findall(r"(?m)(?:`|^)make ([a-z]+)", text))
 
-    assert [link for link in linked if not (here / link).exists()] == []
-    assert [name for name in tests if not (PROJECT / name).exists()] == []
+    assert [file for file in files if not file.exists()] == []
     assert targets - {*TARGETS} == set()
 
 
-def _makes_only(clone: docs.Clone) -> None:
+def _only_make(clone: docs.Clone) -> None:
     """Leave nothing on the PATH but what every machine has: no uv, no Python."""
     (clone.bin / "uv").unlink()
-    for name in "sh make awk cp echo env grep mkdir printenv sort".split():
+    for name in ("sh", "make", "awk", "cp", "echo", "env", "grep", "mkdir", "sort"):
         (clone.bin / name).symlink_to(shutil.which(name) or f"no {name} here")
     clone.env["PATH"] = str(clone.bin)
 
 
 def test_make_lists_every_target(clone: docs.Clone) -> None:
     """In columns, with neither uv nor Python there, and installs nothing."""
-    _makes_only(clone)
+    _only_make(clone)
 
     status, output = clone.run("make")
 
-    makefile = (PROJECT / "Makefile").read_text()
-    rules = re.findall(r"(?m)^([a-z]+):", makefile)
-    assert rules == TARGETS
     assert re.findall(r"(?m)^make (\w+ +)\S", output) == [f"{t:9}" for t in TARGETS]
-    assert re.search(r"\.PHONY: (.*)", makefile)[1].split() == TARGETS  # type: ignore[index]
+    assert f".PHONY: {' '.join(TARGETS)}\n" in MAKEFILE
     assert (status, (clone.path / ".uv").exists()) == (0, False)
 
 
-@pytest.mark.parametrize("target", TARGETS[1:])
-def test_make_runs_each_target_with_a_uv_of_its_own(
-    clone: docs.Clone, target: str
-) -> None:
-    """It is installed once, by the first Python that is new enough; ARGS are handed on."""
-    _makes_only(clone)
+@pytest.mark.parametrize("target", [t for t in TARGETS if t != "help"])
+def test_a_target_installs_uv_where_none_works(clone: docs.Clone, target: str) -> None:
+    """Once, by the first Python that is new enough; ARGS are handed on."""
+    _only_make(clone)
     # What pyenv leaves on the PATH for a program of another Python version.
     clone.program("uv", "exit 127")
     clone.program("python3", "exit 1")
-    make_pip = 'mkdir -p .uv/bin && cp "${0%/*}/spare-pip" .uv/bin/pip'
-    clone.program("python3.13", f'[ "$1" = -c ] || {{ echo "python $*"; {make_pip}; }}')
-    clone.program("spare-pip", 'echo "pip $*"; cp "${0%/*}/../../../bin/spare-uv" .uv/bin/uv')
-    clone.program("spare-uv", 'if [ "$1" = --version ]; then echo uv; else echo "uv $*"; fi')
+    venv = f'echo "python $*"; mkdir -p .uv/bin; cp {clone.bin}/spare-pip .uv/bin/pip'
+    clone.program("python3.13", f'[ "$1" = -c ] || {{ {venv}; }}')
+    clone.program("spare-pip", f'echo "pip $*"; cp {clone.bin}/spare-uv .uv/bin/uv')
+    clone.program("spare-uv", 'echo "uv $*"')
 
-    outputs = [clone.run(f"make --silent {target} ARGS='-x y'") for _ in range(2)]
+    runs = [clone.run(f"make --silent {target} ARGS='-x y'") for _ in range(2)]
 
-    installed = (
+    (_, first), (status, used) = runs
+    assert first == (
         "No working uv here: installing one into .uv/, this once.\n"
         "python -m venv --clear .uv\n"
-        "pip install --disable-pip-version-check uv\n"
+        "pip install --disable-pip-version-check uv\n" + used
     )
-    (first, output), (second, used) = outputs
-    assert (first, second, output) == (0, 0, installed + used)
+    assert status == 0
     assert all(line.startswith("uv run --frozen ") for line in used.splitlines())
     assert target == "lint" or used.endswith(" -x y\n")
 
@@ -298,7 +257,7 @@ def test_make_runs_each_target_with_a_uv_of_its_own(
 @pytest.mark.parametrize("python", ["exit 1", None])
 def test_make_tells_of_a_missing_python(clone: docs.Clone, python: str | None) -> None:
     """What to install, and nothing is left."""
-    _makes_only(clone)
+    _only_make(clone)
     if python:
         clone.program("python3", python)
 
@@ -311,30 +270,28 @@ def test_make_tells_of_a_missing_python(clone: docs.Clone, python: str | None) -
 
 
 def test_make_server_takes_settings_from_dotenv_and_no_key(clone: docs.Clone) -> None:
-    """As people write them; the environment goes before; a failing check fails lint."""
-    _makes_only(clone)
-    dotenv = Path(sys.executable).with_name("dotenv")
-    clone.program("dotenv", f'exec "{dotenv}" "$@"')
-    obedient = 'if [ "$1" != --version ]; then shift 2; exec "$@"; fi'
-    clone.program("uv", obedient)
-    clone.program("python", 'echo "$*"; printenv | grep -E "_KEY|LLS_|OPENAI" | sort')
+    """As people write them; the environment goes before. A complaint fails lint."""
+    _only_make(clone)
+    clone.program("dotenv", f'exec {Path(sys.executable).with_name("dotenv")} "$@"')
+    clone.program("uv", 'if [ "$1" != --version ]; then shift 2; exec "$@"; fi')
+    clone.program("python", 'echo "$*"; env | grep -E "_KEY|LLS_|OPENAI" | sort')
     clone.program("ruff", "exit 1")
-    (clone.path / ".env").write_text(
-        "# the keys of two words\n"
-        "OPENAI_API_KEY='sk-one'\n"
-        "GEMINI_API_KEY = two words\n"
-        'LLS_HOST="0.0.0.0"  # the whole network\n'
-        "LLS_WORKERS=2\n"
-        "OPENAI_UPSTREAM_URL=http://127.0.0.1:1/$(touch run)\n"
-    )
+    (clone.path / ".env").write_text("""\
+# the keys of two words
+OPENAI_API_KEY='sk-one'
+GEMINI_API_KEY = two words
+LLS_HOST="0.0.0.0"  # the whole network
+LLS_WORKERS=2
+OPENAI_UPSTREAM_URL=http://127.0.0.1:1/$(touch run)
+""")
     env = {"ANTHROPIC_API_KEY": "sk-three", "LLS_WORKERS": "3"}
 
-    assert clone.run("make --silent server", **env) == (
-        0,
-        "-m lls_openai run.yaml\n"
-        "LLS_HOST=0.0.0.0\n"
-        "LLS_WORKERS=3\n"
-        "OPENAI_UPSTREAM_URL=http://127.0.0.1:1/$(touch run)\n",
-    )
+    expected = """\
+-m lls_openai run.yaml
+LLS_HOST=0.0.0.0
+LLS_WORKERS=3
+OPENAI_UPSTREAM_URL=http://127.0.0.1:1/$(touch run)
+"""
+    assert clone.run("make --silent server", **env) == (0, expected)
     assert not (clone.path / "run").exists()
     assert clone.run("make --silent lint")[0] == 2

@@ -21,7 +21,16 @@ from tests.support.http import (
 )
 from tests.support.server import Server
 from tests.support.upstream import Upstream
-from tests.support.wire import DONE, RESET, Gate, answer, event, stream
+from tests.support.wire import (
+    DONE,
+    LAST_CHUNK,
+    RESET,
+    Gate,
+    answer,
+    chunk,
+    event,
+    stream,
+)
 
 MEBIBYTE = 1024 * 1024
 LIMIT = 64 * MEBIBYTE
@@ -62,6 +71,42 @@ def test_an_announced_body_is_judged_before_it_is_sent(
     with Raw(server.port) as raw:
         raw.send(request(b"POST", CHAT, *asking))
         assert raw.read(len(expected)) == expected
+
+
+def test_a_body_of_exactly_the_limit_is_taken(server: Server) -> None:
+    """In chunks, of which none says how many follow."""
+    head = request(b"POST", CHAT, b"Transfer-Encoding: chunked")
+
+    got = ask(server.port, head, chunk(BODY.ljust(LIMIT)) + LAST_CHUNK)
+
+    assert got.status == 200
+
+
+@pytest.mark.providers({"limits-small": {"max_request_bytes": 1000}})
+@pytest.mark.parametrize(
+    ("provider", "size", "status"),
+    [("limits-small", 1000, 200), ("limits-small", 1001, 413), ("openai", 1001, 200)],
+)
+def test_a_provider_may_have_a_limit_of_its_own(
+    server: Server, upstream: Upstream, provider: str, size: int, status: int
+) -> None:
+    """It is not that of the others, and nothing over it is sent."""
+    body = encoded(chat(f"{provider}/gpt-4o")).ljust(size)
+
+    assert ask(server.port, request(body=body)).status == status
+    assert len(upstream.openai.requests) == (status == 200)
+
+
+def test_a_body_that_breaks_off_is_not_relayed(server: Server) -> None:
+    """Not even where so much of it is there that it looks whole."""
+    length = b"Content-Length: %d" % (len(BODY) + 1)
+    before = len(server.access())
+
+    with Raw(server.port) as raw:
+        raw.send(request(b"POST", CHAT, length) + BODY)
+
+    (line,) = eventually(lambda: server.access()[before:])
+    assert (line["status"], line.get("model")) == (499, None)
 
 
 @pytest.mark.parametrize("digits", [b"9" * 5000, b"0" * 5000 + b"2", b"9" * 19])

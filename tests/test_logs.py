@@ -1,7 +1,6 @@
 """The access line: one a request, with what explains it and nothing secret."""
 
 import re
-from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -103,10 +102,11 @@ def test_who_leaves_before_the_answer_is_499(
         raw.send(request(body=encoded(chat())))
         upstream.openai.wait_requests()
 
-    def line() -> Iterator[Json]:
-        return (x for x in server.access()[before:] if x["status"] == 499)
+    def left() -> list[Json]:
+        return [x for x in server.access()[before:] if x["status"] == 499]
 
-    assert eventually(lambda: next(line(), None)).items() >= RELAYED.items()
+    (line,) = eventually(left)
+    assert line.items() >= RELAYED.items()
 
 
 def test_every_line_of_the_log_is_json(server: Server, client: httpx.Client) -> None:

@@ -25,7 +25,7 @@ from tests.support.http import (
 from tests.support.network import Network
 from tests.support.server import Servers, Variation
 from tests.support.upstream import Upstream
-from tests.support.wire import DONE, RESET, Gate, Json, Step, answer, event, stream
+from tests.support.wire import DONE, RESET, Json, Step, answer, event, stream
 
 DURATION = "duration_seconds"
 FIRST = "time_to_first_token_seconds"
@@ -126,20 +126,15 @@ CALLS = {
 }
 
 
-@pytest.mark.parametrize(
-    ("path", "body", "headers", "model", "usage"), CALLS.values(), ids=CALLS
-)
+@pytest.mark.parametrize("name", CALLS)
 def test_a_call_is_measured(
     call: Callable[..., httpx.Response],
     upstream: Upstream,
     measured: Measured,
-    path: str,
-    body: Json,
-    headers: dict[str, str],
-    model: str,
-    usage: Json,
+    name: str,
 ) -> None:
     """How long it took, how soon a stream began, and how fast its tokens came."""
+    path, body, headers, model, usage = CALLS[name]
     streamed = "stream" in body
     steps: list[Step] = [answer(event(usage)[6:])]
     if streamed:
@@ -157,9 +152,9 @@ def test_a_call_is_measured(
         status="success",
     )
     new = measured.wait()
-    names = {DURATION, RATE} | ({FIRST} if streamed else set())
+    kinds = {DURATION, RATE} | ({FIRST} if streamed else set())
     assert {key: series.count for key, series in new.items()} == {
-        (name, own): 1 for name in names
+        (kind, own): 1 for kind in kinds
     }
     duration = new[DURATION, own].total
     assert 0 < duration < took

@@ -77,7 +77,11 @@ FURTHER: Json = {name: config for name, (_, config) in UNREACHABLE.items()} | {
     "named": {"base_url": "http://a.test"} | {"network": {"proxy": {"url": OPENAI}}},
     "with-headers": {"network": {"headers": {"X-Team": "blue", "Accept": "a/b"}}},
     "with-key": {"api_key": "sk-operator", "network": {"headers": {"X-Team": "red"}}},
-    "forwarding": {"forward_headers": {"token": "X-Team", "type": "Accept"}},
+    "forwarding": {
+        "forward_headers": {"token": "X-Team", "type": "Accept"},
+        # These come last: what is forwarded and the key take their place.
+        "network": {"headers": {"X-Team": "green", "Authorization": "Bearer sk-no"}},
+    },
 }
 pytestmark = pytest.mark.providers(ARRIVING | PROXIED | EXEMPT | FURTHER)
 

@@ -17,7 +17,15 @@ import pytest
 import yaml
 
 from tests.support import docs
-from tests.support.http import CHAT, CLAUDE, Raw, bearer, chat, eventually, provider_data
+from tests.support.http import (
+    CHAT,
+    CLAUDE,
+    Raw,
+    bearer,
+    chat,
+    eventually,
+    provider_data,
+)
 from tests.support.network import Network
 from tests.support.server import RUN_YAML, Server, Servers, Variation, free_port
 from tests.support.upstream import Upstream
@@ -112,7 +120,10 @@ def guarded(
     jwks = env["JWKS_URI"] = env["JWKS_URI"].replace("9000", str(port))
     env["OTEL_EXPORTER_OTLP_ENDPOINT"] = network.env["COLLECTOR_URL"]
     env |= {"OPENAI_UPSTREAM_URL": network.env["TLS_URL"]}
-    env |= {"HTTPS_PROXY": network.env["PROXY_URL"], "OTEL_METRIC_EXPORT_INTERVAL": "100"}
+    env |= {
+        "HTTPS_PROXY": network.env["PROXY_URL"],
+        "OTEL_METRIC_EXPORT_INTERVAL": "100",
+    }
     variation = Variation(_with_lines(GUARDED), env=env, cwd=clone.path)
     servers.boot(variation)
     with clone.running(make_token.replace("9000", str(port)), jwks):
@@ -165,7 +176,9 @@ def test_make_client_takes_the_token(guarded: Guarded, upstream: Upstream) -> No
 def test_only_the_page_of_the_lines_may_call_from_a_browser(guarded: Guarded) -> None:
     """It may ask before it calls, and read answers and refusals."""
     asked = {"access-control-request-method": "POST"}
-    asked |= {"access-control-request-headers": "authorization,x-llamastack-provider-data"}
+    asked |= {
+        "access-control-request-headers": "authorization,x-llamastack-provider-data"
+    }
     origins = (PAGE, "https://elsewhere.example.com")
 
     preflights = [
@@ -224,7 +237,9 @@ def test_the_vendor_is_reached_through_the_proxy_with_the_companys_authority(
 def test_only_the_allowed_models_are_called(guarded: Guarded) -> None:
     """Of the provider that has the line."""
     headers = bearer(guarded.token) | provider_data()
-    answer = guarded.client.post(CHAT, json=chat("openai/gpt-5.6-luna"), headers=headers)
+    answer = guarded.client.post(
+        CHAT, json=chat("openai/gpt-5.6-luna"), headers=headers
+    )
     assert answer.json()["error"]["code"] == "model_not_found"
 
 
@@ -262,7 +277,11 @@ def test_make_serves_over_tls_and_a_stop_waits_for_no_idle_client(
 ) -> None:
     """On another port and interface, with one more vendor and one more model."""
     clone, port = docs.Clone(tmp_path), free_port()
-    files = {"server.pem": "CERT_FILE", "server-key.pem": "KEY_FILE", "ca.pem": "CA_FILE"}
+    files = {
+        "server.pem": "CERT_FILE",
+        "server-key.pem": "KEY_FILE",
+        "ca.pem": "CA_FILE",
+    }
     for name, variable in files.items():
         shutil.copy(network.env[variable], clone.path / name)
     (clone.path / "run.yaml").write_text(yaml.safe_dump(_with_lines(OPEN)))

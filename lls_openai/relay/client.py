@@ -36,6 +36,24 @@ READ_BYTES = 64 * 1024
 INTERIM_ANSWERS = 16
 
 _SILENT = "The upstream was silent for longer than its timeout in run.yaml"
+# From the special to the general.
+_FAULTS = (
+    (aiohttp.ClientConnectorDNSError, "The upstream's name could not be resolved"),
+    (
+        aiohttp.ClientSSLError,
+        "No TLS connection to the upstream: its certificate or ours failed",
+    ),
+    (
+        aiohttp.ClientConnectorError,
+        "No connection to the upstream: the network or a TLS handshake failed",
+    ),
+    (aiohttp.ClientHttpProxyError, "The proxy on the way to the upstream refused"),
+    (
+        (aiohttp.ClientResponseError, HttpProcessingError),
+        "The upstream's answer is not HTTP",
+    ),
+    (Exception, "The upstream closed the connection before its answer was whole"),
+)
 _CLIENT_ERRORS = (aiohttp.ClientError, HttpProcessingError, OSError)
 
 
@@ -234,20 +252,6 @@ def upstream_errors(broken: str = "upstream_unreachable") -> Iterator[None]:
 
 def _explain(error: Exception) -> str:
     """Say which part of the way failed, in words that hold nothing of the request."""
-    match error:
-        case aiohttp.ClientConnectorDNSError():
-            return "The upstream's name could not be resolved"
-        case aiohttp.ClientSSLError():
-            return "No TLS connection to the upstream: its certificate or ours failed"
-        case aiohttp.ClientConnectorError(os_error=ConnectionRefusedError()):
-            return "The upstream refused the connection"
-        case aiohttp.ClientConnectorError():
-            return (
-                "No connection to the upstream: the network or its TLS handshake failed"
-            )
-        case aiohttp.ClientHttpProxyError():
-            return "The proxy on the way to the upstream refused"
-        case aiohttp.ClientResponseError() | HttpProcessingError():
-            return "The upstream's answer is not HTTP"
-        case _:
-            return "The upstream closed the connection before its answer was whole"
+    if isinstance(getattr(error, "os_error", None), ConnectionRefusedError):
+        return "The upstream refused the connection"
+    return next(text for kind, text in _FAULTS if isinstance(error, kind))

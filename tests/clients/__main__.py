@@ -5,144 +5,117 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import cache, partial
 from pathlib import Path
+from typing import NamedTuple
 
-from tests.clients.installing import (
-    Installed,
-    InstallError,
-    MissingError,
-    Source,
-)
+from tests.clients.installing import FailedError, Installed, MissingError
 from tests.clients.listing import CLIENTS, Client
-from tests.clients.table import Row, render
-from tests.clients.trying import all_cells, attempt
-from tests.server import Server, ServerError
-from tests.upstream import Upstream, in_background
+from tests.clients.trying import Cell, Trial, environment, show
+from tests.support.server import Server, ServerError, Variation
+from tests.support.upstream import Upstream, in_background
+
+_TRIED = "models regular streamed tools gemini schema error broken retry id".split()
+_COLUMNS = [*_TRIED, "snippet"]
 
 say = partial(print, flush=True)
 
 
-class Installer:
-    """Installs each source once, below a directory."""
+class Row(NamedTuple):
+    """One client of the table."""
 
-    def __init__(self, directory: Path) -> None:
-        """Install into a directory that exists."""
-        self._directory = directory
-        self._installed: dict[Source, Installed] = {}
-
-    def install(self, client: Client) -> Installed:
-        """Install a client, unless another one has brought it.
-
-        Raises:
-            MissingError: This machine lacks what it takes.
-            InstallError: The installer failed.
-        """
-        if client.source not in self._installed:
-            directory = self._directory / client.driver
-            directory.mkdir()
-            self._installed[client.source] = client.source.install(directory)
-        return self._installed[client.source]
+    name: str
+    version: str
+    cells: list[Cell]
 
 
-def row(client: Client, installer: Installer, upstream: Upstream, address: str) -> Row:
-    """Install and try one client, and say how it goes.
-
-    Args:
-        client: The client.
-        installer: What installs it.
-        upstream: The server's upstream.
-        address: The server's address, without "/v1".
-    """
-    begin = time.monotonic()
-    say(f"{client.name:20}", end="")
-    try:
-        installed = installer.install(client)
-    except MissingError as missing:
-        say(f"not tried: {missing}")
-        return Row(client.name, "-", all_cells("-", str(missing)))
-    except InstallError as error:
-        say(f"not installed: {error}")
-        return Row(client.name, "-", all_cells("failed", str(error)))
-    say(f"{installed.version:10}", end="")
-    cells = attempt(client, installed, upstream, address)
-    count = {
-        kind: sum(cell.outcome == kind for cell in cells.values())
-        for kind in ("ok", "no", "failed")
-    }
-    told = ", ".join(f"{number} {kind}" for kind, number in count.items() if number)
-    say(f"{told}; {time.monotonic() - begin:.0f} s")
+def row(client: Client, installed: Installed, upstream: Upstream, address: str) -> Row:
+    """Try one client."""
+    env = environment(installed, address, client.name)
+    with ExitStack() as stack:
+        driver = client.driver(installed, env, client.detail, stack)
+        # First: what it writes to a configuration is what the calls use.
+        snippet = show(client, installed, env)
+        upstream.reset()
+        trial = Trial(client, driver, upstream)
+        cells = [*map(trial.cell, _TRIED), snippet]
     return Row(client.name, installed.version, cells)
 
 
-@contextmanager
-def running(directory: Path) -> Iterator[tuple[Upstream, str]]:
-    """Run the upstream and the server while the context lasts.
-
-    Args:
-        directory: Where the server has its files.
-
-    Yields:
-        The upstream, and the server's address.
-    """
-    home = directory / "server"
-    home.mkdir()
-    with (
-        in_background() as upstream,
-        Server(home, variables=upstream.environment) as server,
-    ):
-        yield upstream, server.url
-
-
 def drive(clients: list[Client]) -> list[Row]:
-    """Drive the clients one after the other, and take everything down again."""
-    with tempfile.TemporaryDirectory() as name:
-        directory = Path(name)
-        say("Starting a mock of OpenAI, Gemini and Anthropic, and the server.")
-        with running(directory) as (upstream, address):
-            installer = Installer(directory)
-            return [row(client, installer, upstream, address) for client in clients]
+    """Install and try the clients one after the other."""
+    rows = []
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        upstream = stack.enter_context(in_background())
+        (directory / "server").mkdir()
+        server = Server(directory / "server", Variation(), upstream.environment)
+        stack.callback(server.kill)
+        server.wait_ready()
+
+        @cache
+        def install(source: Callable[[Path], Installed]) -> Installed:
+            own = Path(tempfile.mkdtemp(dir=directory))
+            return source(own)
+
+        for client in clients:
+            begin = time.monotonic()
+            try:
+                rows.append(row(client, install(client.install), upstream, server.url))
+            except (MissingError, FailedError) as error:
+                outcome = "-" if isinstance(error, MissingError) else "FAIL"
+                cells = [Cell(outcome, f"{client.name}: {error}")] * len(_COLUMNS)
+                rows.append(Row(client.name, "-", cells))
+            told = " ".join(cell.outcome for cell in rows[-1].cells)
+            say(f"{client.name:20}{told}  {time.monotonic() - begin:.0f} s")
+    return rows
+
+
+def render(rows: list[Row]) -> str:
+    """The table, and below it a note for each cell that is not ok."""
+    notes = [cell.detail for row in rows for cell in row.cells if cell.detail]
+    notes = list(dict.fromkeys(notes))
+    lines = [["client", "version", *_COLUMNS]]
+    for name, version, cells in rows:
+        marks = [f" {notes.index(c.detail) + 1}" if c.detail else "" for c in cells]
+        texts = [cell.outcome + mark for cell, mark in zip(cells, marks, strict=True)]
+        lines.append([name, version, *texts])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    padded = [map(str.ljust, line, widths) for line in lines]
+    table = ["  ".join(line).rstrip() for line in padded]
+    return "\n".join([*table, "", *(f"{n}  {note}" for n, note in enumerate(notes, 1))])
+
+
+def wanted() -> list[Client]:
+    """The clients that the command line names, or all."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.clients",
+        description="Drive the server with clients that others wrote, against a mock "
+        "of the vendors. Each is installed from its registry, temporarily.",
+    )
+    known = [client.name for client in CLIENTS]
+    told = f"only these: {', '.join(known)}"
+    parser.add_argument("names", nargs="*", metavar="CLIENT", help=told)
+    names = parser.parse_args().names
+    if unknown := set(names) - set(known):
+        parser.error(f"no such client: {', '.join(sorted(unknown))}")
+    return [client for client in CLIENTS if not names or client.name in names]
 
 
 def main() -> int:
-    """Drive the clients that the command line names, or all.
-
-    Returns:
-        The exit status: 0 when every cell of the table is ok or a known limit of the
-        client, 1 when one is not.
-    """
+    """Print the table: 1 when a cell fails that should work."""
     # Ending by a signal takes everything down as well.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        rows = drive(_wanted())
+        rows = drive(wanted())
     except ServerError as error:
-        print(f"The server did not start: {error}", file=sys.stderr)
-        return 1
+        sys.exit(f"The server did not start: {error}")
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     say(f"\n{render(rows)}")
-    return int(any(cell.outcome == "failed" for r in rows for cell in r.cells.values()))
-
-
-def _wanted() -> list[Client]:
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.clients",
-        description="Drive the server with OpenAI clients that others wrote. Each is "
-        "installed from its package registry into a temporary directory; the models "
-        "are a mock's.",
-    )
-    parser.add_argument(
-        "names",
-        nargs="*",
-        metavar="CLIENT",
-        help=f"only these: {', '.join(client.name for client in CLIENTS)}",
-    )
-    names = parser.parse_args().names
-    if unknown := set(names) - {client.name for client in CLIENTS}:
-        parser.error(f"no such client: {', '.join(sorted(unknown))}")
-    return [client for client in CLIENTS if not names or client.name in names]
+    return int(any(cell.outcome == "FAIL" for row in rows for cell in row.cells))
 
 
 if __name__ == "__main__":

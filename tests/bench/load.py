@@ -1,0 +1,169 @@
+"""What is asked of a server: by wrk, and by callers that see when each chunk comes."""
+
+import asyncio
+import json
+import os
+import re
+import statistics
+import subprocess
+import time
+from asyncio import StreamReader, StreamWriter
+from pathlib import Path
+from typing import NamedTuple
+
+import uvloop
+
+from tests.bench.peers import HEADERS, KINDS, PATH, request_body
+
+CONNECTIONS = 16
+HELD = 500
+
+# What a server has at most to answer a first call, in seconds.
+LONGEST = 30
+
+# Lua's long brackets hold any bytes that have no "]==]" among them.
+_SCRIPT = """\
+wrk.method, wrk.body, wrk.headers = "POST", [==[{body}]==], {{{headers}}}
+function done(summary, latency, requests)
+  local e = summary.errors
+  print(string.format("\\n[%d, %d, %f, %f]", summary.requests,
+    e.connect + e.read + e.write + e.status + e.timeout,
+    summary.duration / 1e6, latency:percentile(50) / 1e6))
+end
+"""
+_NUMBER = re.compile(rb'"content": ?" (\d+)"')
+
+
+type Figures = dict[str, float]
+
+
+class BenchError(Exception):
+    """A server did not do what it is measured for."""
+
+
+class Server(NamedTuple):
+    """A server that runs: its column in the table, its port, its process."""
+
+    name: str
+    port: int
+    pid: int
+
+    def cpu(self) -> float:
+        """The CPU time that it has used, in milliseconds."""
+        stat = Path(f"/proc/{self.pid}/stat").read_text()
+        # utime and stime, counted from behind the name, which may hold spaces.
+        user, system = stat.rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK") * 1000
+
+    def kib(self) -> float:
+        """The memory that it occupies."""
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1024
+
+
+def one_round(
+    server: Server, calls_for: int, streams_for: int, directory: Path
+) -> Figures:
+    """The figures of one round, by their names in the table, with spans in seconds."""
+    cpu = server.cpu()
+    calls, rate, _ = _wrk(server, "regular", CONNECTIONS, calls_for, directory)
+    cpu = (server.cpu() - cpu) / calls
+    p50 = _wrk(server, "regular", 1, 1, directory)[2] * 1000
+    streams = _wrk(server, "burst", CONNECTIONS, streams_for, directory)[1]
+    firsts = [stream.first for stream in uvloop.run(_streams(server, "first", 0.7))]
+    first = statistics.median(firsts) * 1000
+    return {"rate": rate, "cpu": cpu, "p50": p50, "streams": streams, "first": first}
+
+
+def _wrk(
+    server: Server, kind: str, connections: int, seconds: int, directory: Path
+) -> tuple[int, float, float]:
+    """How many calls there were, how many a second, and their median time."""
+    headers = ", ".join(f"['{n}'] = [==[{v}]==]" for n, v in HEADERS.items())
+    script = directory / f"{kind}.lua"
+    body = request_body(kind).decode()
+    script.write_text(_SCRIPT.format(body=body, headers=headers))
+    command = ["wrk", "--threads=1", f"--connections={connections}", "--timeout=30s"]
+    command += [f"--duration={seconds}s", f"--script={script}"]
+    command += [f"http://127.0.0.1:{server.port}{PATH}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    calls, failed, took, p50 = json.loads(done.stdout.splitlines()[-1])
+    if not calls and seconds < LONGEST:
+        return _wrk(server, kind, connections, seconds * 2, directory)
+    if failed or not calls:
+        raise BenchError(f"{server.name}: {failed} of {calls} calls ({kind}) failed")
+    return calls, calls / took, p50
+
+
+class Stream(NamedTuple):
+    """A stream as its caller saw it; times are seconds after the request."""
+
+    first: float
+    last: float
+    most: int
+
+
+async def _connect(server: Server) -> tuple[StreamReader, StreamWriter]:
+    return await asyncio.open_connection("127.0.0.1", server.port)
+
+
+async def _call(reader: StreamReader, writer: StreamWriter, kind: str) -> Stream:
+    """Read a stream; one that is not complete and in order raises."""
+    body = request_body(kind)
+    lines = HEADERS | {"Host": "127.0.0.1", "Content-Length": str(len(body))}
+    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+    start, events, text = time.perf_counter(), [], b""
+    writer.write(f"POST {PATH} HTTP/1.1\r\n{head}\r\n".encode() + body)
+    async with asyncio.timeout(60):
+        while not text.endswith(b"0\r\n\r\n"):
+            data = await reader.read(256 * 1024)
+            now = time.perf_counter() - start
+            text += data
+            if count := data.count(b"data: "):
+                events.append((now, count))
+            elif not data:
+                break
+    numbers = [int(number) for number in _NUMBER.findall(text)]
+    if b" 200 " not in text[:20] or numbers != list(range(KINDS[kind][0])):
+        raise BenchError(f"a stream ({kind}) was not complete: {text[:200]!r}")
+    return Stream(events[0][0], now, max(count for _, count in events))
+
+
+async def _streams(server: Server, kind: str, seconds: float) -> list[Stream]:
+    """Read one stream after another on one connection, one at least."""
+    reader, writer = await _connect(server)
+    end = time.perf_counter() + seconds
+    streams = [await _call(reader, writer, kind)]
+    while time.perf_counter() < end:
+        streams.append(await _call(reader, writer, kind))
+    writer.close()
+    return streams
+
+
+def slow_stream(server: Server) -> Figures:
+    """The most events that came in one read, of a stream with 50 ms between them."""
+    return {"most": uvloop.run(_streams(server, "slow", 0))[0].most}
+
+
+def held_streams(server: Server) -> Figures:
+    """What 500 callers that read a slow stream at once cost."""
+    return uvloop.run(_held(server))
+
+
+async def _held(server: Server) -> Figures:
+    peak = before = server.kib()
+    cpu = server.cpu()
+    pairs = [await _connect(server) for _ in range(HELD)]
+    calls = [asyncio.create_task(_call(*pair, "held")) for pair in pairs]
+    while not all(call.done() for call in calls):
+        peak = max(peak, server.kib())
+        await asyncio.sleep(0.05)
+    cpu = (server.cpu() - cpu) / HELD / KINDS["held"][0]
+    streams = [call.result() for call in calls if not call.exception()]
+    for _, writer in pairs:
+        writer.close()
+    # All began together: open when the first one ended were those begun before.
+    end = min((stream.last for stream in streams), default=0)
+    together = sum(stream.first < end for stream in streams)
+    kib = (peak - before) / HELD
+    return {"whole": len(streams), "open": together, "kib": kib, "chunk": cpu}

@@ -1,0 +1,179 @@
+"""The upstream and the bare relay, and the bytes that go over the wire.
+
+`python -m tests.bench.peers PORT` is the upstream, which costs next to nothing: bytes
+made beforehand, no web framework. `python -m tests.bench.peers PORT UPSTREAM_URL` is
+the yardstick: a relay that does nothing but relay.
+"""
+
+import asyncio
+import json
+import re
+import sys
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, cast
+
+import aiohttp
+import uvicorn
+import uvloop
+
+PATH = "/v1/chat/completions"
+HEADERS = {
+    "Content-Type": "application/json",
+    "Authorization": "Bearer bench-key",
+    # Stock Llama Stack takes the key from here alone.
+    "X-LlamaStack-Provider-Data": '{"passthrough_api_key": "bench-key"}',
+}
+
+
+# Of each kind of answer its chunks (0: it is no stream) and the seconds between them.
+# The prompt names the kind, because every relay passes it on as it is.
+KINDS = {
+    "regular": (0, 0),
+    "burst": (200, 0),
+    # Only the first chunk counts; the others come too late to compete with it.
+    "first": (4, 0.002),
+    # A vendor's common pace: whoever holds chunks back is seen.
+    "slow": (20, 0.05),
+    # Long enough for 500 of them to be open at once.
+    "held": (20, 0.25),
+}
+
+
+def request_body(kind: str, model: str = "openai/gpt-4o") -> bytes:
+    """The body of a call that is answered in this way."""
+    text = f"bench:{kind} Which of the planets is the largest? Answer in one sentence."
+    body: dict[str, object] = {"model": model, "temperature": 0.2, "max_tokens": 200}
+    body |= {"messages": [{"role": "user", "content": text}]}
+    return json.dumps(body | ({"stream": True} if KINDS[kind][0] else {})).encode()
+
+
+def _answer(kind: str, **choice: object) -> bytes:
+    made = {"id": "chatcmpl-bench", "object": kind, "created": 1_790_000_000}
+    made |= {"model": "gpt-4o", "choices": [{"index": 0, "logprobs": None} | choice]}
+    return json.dumps(made, separators=(",", ":")).encode()
+
+
+def _chunks(count: int) -> list[bytes]:
+    deltas = ({"content": f" {number}"} for number in range(count))
+    made = (_answer("chat.completion.chunk", delta=delta) for delta in deltas)
+    events = [b"data: %b\n\n" % data for data in (*made, b"[DONE]")]
+    return [b"%x\r\n%b\r\n" % (len(event), event) for event in events]
+
+
+_HEAD = b"HTTP/1.1 200 OK\r\nx-request-id: req_bench\r\nContent-Type: "
+_STREAM = _HEAD + b"text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+_BODY = _answer("chat.completion", message={"content": "Jupiter. " * 40})
+_REGULAR = b"%bapplication/json\r\nContent-Length: %d\r\n\r\n%b" % (
+    _HEAD,
+    len(_BODY),
+    _BODY,
+)
+_CHUNKS = {name: _chunks(count) for name, (count, _) in KINDS.items()}
+# Stock Llama Stack asks for the models at boot, without a key, in an event loop that
+# it ends afterwards: a connection kept open would cost a traceback.
+_REFUSED = (
+    b"HTTP/1.1 401 Unauthorized\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+)
+_KIND = re.compile(rb"bench:(\w+)")
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+
+
+class Upstream(asyncio.Protocol):
+    """One connection of the upstream; callers do not pipeline."""
+
+    def __init__(self) -> None:
+        """Make a connection that has read nothing."""
+        self._loop = asyncio.get_running_loop()
+        self._read = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        # uvloop's transports are no subclass of asyncio's.
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Answer as soon as a request is whole."""
+        self._read += data
+        head, end, body = self._read.partition(b"\r\n\r\n")
+        length = _LENGTH.search(head)
+        if not end or len(body) < (int(length[1]) if length else 0):
+            return
+        self._read = b""
+        if not (kind := _KIND.search(body)):
+            self._transport.write(_REFUSED)
+            self._transport.close()
+        elif KINDS[name := kind[1].decode()][0]:
+            self._transport.write(_STREAM + _CHUNKS[name][0])
+            self._later(name, 1)
+        else:
+            self._transport.write(_REGULAR)
+
+    def _later(self, kind: str, number: int) -> None:
+        # One write in each turn of the loop: uvloop joins the writes of a turn, and a
+        # vendor sends each event by itself.
+        if pause := KINDS[kind][1]:
+            self._loop.call_later(pause, self._next, kind, number)
+        else:
+            self._loop.call_soon(self._next, kind, number)
+
+    def _next(self, kind: str, number: int) -> None:
+        if number == len(_CHUNKS[kind]):
+            self._transport.write(b"0\r\n\r\n")
+        elif not self._transport.is_closing():
+            self._transport.write(_CHUNKS[kind][number])
+            self._later(kind, number + 1)
+
+
+async def serve_upstream(port: int) -> None:
+    """Serve until the process is ended."""
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(Upstream, "127.0.0.1", port, backlog=2048)
+    await server.serve_forever()
+
+
+type Message = MutableMapping[str, Any]
+type Receive = Callable[[], Awaitable[Message]]
+type Send = Callable[[Message], Awaitable[None]]
+type App = Callable[[Message, Receive, Send], Awaitable[None]]
+
+
+def bare_relay(upstream: str) -> App:
+    """An application that posts what it gets to the upstream, and no more."""
+    passed = (b"authorization", b"content-type", b"content-length", b"x-request-id")
+    session: aiohttp.ClientSession | None = None
+
+    async def relay(scope: Message, receive: Receive, send: Send) -> None:
+        nonlocal session
+        session = session or aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0), auto_decompress=False
+        )
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body, more = body + message["body"], message["more_body"]
+        sent = [(n.decode(), v.decode()) for n, v in scope["headers"] if n in passed]
+        url = upstream + scope["path"]
+        async with session.post(url, data=body, headers=dict(sent)) as answer:
+            pairs = [(n.lower(), v) for n, v in answer.raw_headers]
+            start = {"type": "http.response.start", "status": answer.status}
+            await send(start | {"headers": [p for p in pairs if p[0] in passed]})
+            async for part in answer.content.iter_any():
+                begun = {"type": "http.response.body", "body": part, "more_body": True}
+                await send(begun)
+            await send({"type": "http.response.body"})
+
+    return relay
+
+
+def main(port: int, upstream: str = "") -> None:
+    """Serve as the one or the other until the process is ended."""
+    if not upstream:
+        uvloop.run(serve_upstream(port))
+        return
+    rest: dict[str, Any] = {"access_log": False, "lifespan": "off"}
+    relay = bare_relay(upstream)
+    uvicorn.run(relay, port=port, loop="uvloop", http="httptools", **rest)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), *sys.argv[2:])

@@ -1,0 +1,246 @@
+"""Drives a client for Python in its own environment: `python -m tests.clients.sdks`.
+
+A line on standard input asks for a method, and a line on standard output has what it
+returned, or what it raised. An SDK has `create` alone: it is sent the bodies of bodies.py
+and gives back what it made of the answer. A method that a client lacks is its limit.
+"""
+
+# ruff: noqa: ANN401, D102, D107 - any client; a method does what its column is called
+# ruff: noqa: PLC0415 - each client is installed without the others
+
+import asyncio
+import json
+import os
+import sys
+from typing import Any
+
+from tests.clients import CITY, PROMPT, RESULT
+
+BASE_URL = os.environ.get("OPENAI_BASE_URL", "")
+
+
+def weather(city: str) -> str:
+    """Tell the weather in a city."""
+    return RESULT if city else ""
+
+
+def prefixed(model: str) -> str:
+    """The name for clients that take `openai/` for their own and send what follows."""
+    # As their users write it: the server gets `gpt-4o`.
+    return model if model == "openai/gpt-4o" else f"openai/{model}"
+
+
+class Client:
+    """A client with a key; most find the address in the environment."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+
+
+class OpenAI(Client):
+    """The SDK; no body asks for the models."""
+
+    def create(self, body: Any) -> Any:
+        from openai import OpenAI
+
+        client = OpenAI(api_key=self.key)
+        return client.chat.completions.create(**body) if body else client.models.list()
+
+
+class AsyncOpenAI(Client):
+    """The SDK's asynchronous client."""
+
+    def create(self, body: Any) -> Any:
+        return asyncio.run(self._create(body))
+
+    async def _create(self, body: Any) -> Any:
+        from openai import AsyncOpenAI
+
+        async with AsyncOpenAI(api_key=self.key) as client:
+            if not body:
+                return await client.models.list()
+            answer = await client.chat.completions.create(**body)
+            return [chunk async for chunk in answer] if "stream" in body else answer
+
+
+class LlamaStack(Client):
+    """Llama Stack's client, with the key in its provider data."""
+
+    def create(self, body: Any) -> Any:
+        from llama_stack_client import LlamaStackClient
+
+        address, data = BASE_URL.removesuffix("/v1"), {"passthrough_api_key": self.key}
+        client = LlamaStackClient(base_url=address, provider_data=data)
+        if not body:
+            return client.models.list()
+        raw = client.chat.completions.with_raw_response.create(**body)
+        answer = raw.parse()
+        if "stream" not in body:
+            answer._request_id = raw.headers["x-request-id"]  # noqa: SLF001
+        return answer
+
+
+class LiteLLM(Client):
+    """LiteLLM's `completion`."""
+
+    def create(self, body: Any) -> Any:
+        import litellm
+
+        if not body:
+            address = BASE_URL.removesuffix("/v1")
+            own = {"api_base": address, "api_key": self.key}
+            own |= {"check_provider_endpoint": True, "custom_llm_provider": "openai"}
+            return [{"id": name} for name in litellm.get_valid_models(**own)]
+        body["model"] = prefixed(body["model"])
+        answer = litellm.completion(**body, api_base=BASE_URL, api_key=self.key)
+        if "stream" not in body:
+            headers = answer._hidden_params["additional_headers"]  # noqa: SLF001
+            answer._request_id = headers["llm_provider-x-request-id"]  # noqa: SLF001
+        return answer
+
+
+class Anthropic(Client):
+    """Anthropic's SDK."""
+
+    def create(self, body: Any) -> Any:
+        from anthropic import Anthropic
+
+        client = Anthropic(api_key=self.key)
+        return client.messages.create(**body) if body else client.models.list()
+
+
+class LangChain(Client):
+    """LangChain's ChatOpenAI."""
+
+    def _chat(self, model: str, **more: Any) -> Any:
+        from langchain_openai import ChatOpenAI
+
+        return ChatOpenAI(model=model, api_key=self.key, **more)
+
+    def regular(self, model: str) -> Any:
+        return self._chat(model).invoke(PROMPT).content
+
+    def streamed(self, model: str) -> Any:
+        return [chunk.content for chunk in self._chat(model).stream(PROMPT)]
+
+    def tools(self, model: str) -> Any:
+        from langchain_core.messages import HumanMessage
+        from langchain_core.tools import tool
+
+        chat = self._chat(model).bind_tools([tool(weather)])
+        call = chat.invoke([HumanMessage(PROMPT)])
+        result = tool(weather).invoke(call.tool_calls[0])
+        return chat.invoke([HumanMessage(PROMPT), call, result]).content
+
+    def schema(self, model: str) -> Any:
+        schema = CITY | {"title": "city", "description": "A city."}
+        return self._chat(model).with_structured_output(schema).invoke(PROMPT)
+
+    def id(self, model: str) -> Any:
+        answer = self._chat(model, include_response_headers=True).invoke(PROMPT)
+        return answer.response_metadata["headers"]["x-request-id"]
+
+
+class PydanticAI(Client):
+    """pydantic-ai's `openai:`, which is Responses."""
+
+    model_class = "OpenAIResponsesModel"
+
+    def _agent(self, model: str, **more: Any) -> Any:
+        from pydantic_ai import Agent
+        from pydantic_ai.models import openai
+        from pydantic_ai.providers.openai import OpenAIProvider
+
+        provider = OpenAIProvider(base_url=BASE_URL, api_key=self.key)
+        return Agent(getattr(openai, self.model_class)(model, provider=provider), **more)
+
+    def regular(self, model: str) -> Any:
+        return self._agent(model).run_sync(PROMPT).output
+
+    def streamed(self, model: str) -> Any:
+        result = self._agent(model).run_stream_sync(PROMPT)
+        return list(result.stream_text(delta=True, debounce_by=None))
+
+    def tools(self, model: str) -> Any:
+        return self._agent(model, tools=[weather]).run_sync(PROMPT).output
+
+    def schema(self, model: str) -> Any:
+        from pydantic_ai import NativeOutput, StructuredDict
+
+        form = NativeOutput(StructuredDict(CITY, name="city"))
+        return self._agent(model, output_type=form).run_sync(PROMPT).output
+
+
+class PydanticAIChat(PydanticAI):
+    """pydantic-ai's `openai-chat:`."""
+
+    model_class = "OpenAIChatModel"
+
+
+class Agents(Client):
+    """The OpenAI Agents SDK, with its default, which is Responses."""
+
+    def _run(self, model: str, run: str = "run_sync", **more: Any) -> Any:
+        import agents
+        from openai import AsyncOpenAI
+
+        # A new one each time: the loop of the last one has ended.
+        agents.set_default_openai_client(AsyncOpenAI(api_key=self.key))
+        agent = agents.Agent(name="agent", model=prefixed(model), **more)
+        return getattr(agents.Runner, run)(agent, PROMPT)
+
+    def regular(self, model: str) -> Any:
+        return self._run(model).final_output
+
+    def streamed(self, model: str) -> Any:
+        async def pieces() -> list[str]:
+            events = self._run(model, "run_streamed").stream_events()
+            raw = [e.data async for e in events if e.type == "raw_response_event"]
+            return [d.delta for d in raw if d.type == "response.output_text.delta"]
+
+        return asyncio.run(pieces())
+
+    def tools(self, model: str) -> Any:
+        from agents import function_tool
+
+        return self._run(model, tools=[function_tool(weather)]).final_output
+
+    def schema(self, model: str) -> Any:
+        from pydantic import create_model
+
+        city = create_model("City", name=str, people=int)
+        return vars(self._run(model, output_type=city).final_output)
+
+    def id(self, model: str) -> Any:
+        return self._run(model).raw_responses[0].request_id
+
+
+def plain(answer: Any) -> Any:
+    """What an SDK gives, as JSON, with the request id where there is one."""
+    if hasattr(answer, "model_dump"):
+        own = {"_request_id": getattr(answer, "_request_id", None)}
+        return answer.model_dump(mode="json", exclude_unset=True) | own
+    is_plain = isinstance(answer, str | dict)
+    return answer if is_plain else [plain(each) for each in answer]
+
+
+def told(error: Exception) -> str:
+    """What a client says of an error; some have its code in the body alone."""
+    facts = {n: vars(error).get(n) for n in ("status_code", "code", "body")}
+    return " ".join(f"{type(error).__name__}: {error} {facts}".split())
+
+
+def main() -> None:
+    """Answer line by line."""
+    for line in sys.stdin:
+        key, method, argument = json.loads(line)
+        try:
+            client = globals()[sys.argv[1]](key)
+            answer = {"value": plain(getattr(client, method)(argument))}
+        except Exception as error:  # noqa: BLE001 - whatever a client raises is told
+            answer = {"error": told(error)}
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()

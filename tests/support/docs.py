@@ -1,0 +1,145 @@
+"""README and docs/ taken apart, and a clone in which their commands run."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import httpx
+
+from tests.support.http import eventually
+from tests.support.server import PROJECT, clean_environment
+
+_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# Under `make test`, the make of a test would take these for its own.
+_OUTER_MAKE = {"MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS", "ARGS"}
+_SECONDS = 60
+
+PAGES = {
+    str(path.relative_to(PROJECT)): path.read_text()
+    for path in (PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md")))
+}
+
+
+def section(page: str, title: str) -> str:
+    """What stands under a heading, up to the next one."""
+    _, found, rest = PAGES[page].partition(f"# {title}\n")
+    assert found, f"{page} has no {title}"
+    return re.split(r"^#+ \w", rest, maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """The fenced blocks of a language."""
+    return [body for fence, body in _FENCE.findall(text) if fence == language]
+
+
+def rows(text: str) -> list[list[str]]:
+    """The rows of a table, below its head, without the marks of code."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    cells = (line.strip("|").replace("`", "").split("|") for line in lines[2:])
+    return [[cell.strip() for cell in row] for row in cells]
+
+
+class Clone:
+    """A copy of what is under version control, or will be, without a uv of its own."""
+
+    def __init__(self, directory: Path) -> None:
+        """Copy it; the environment that runs the tests is its .venv."""
+        self.path = directory / "clone"
+        ignored = (PROJECT / ".gitignore").read_text().replace("/", "").split()
+        skip = shutil.ignore_patterns(".git", *ignored)
+        shutil.copytree(PROJECT, self.path, ignore=skip)
+        (self.path / ".venv").symlink_to(sys.prefix)
+        self.bin = directory / "bin"
+        self.bin.mkdir()
+        (self.bin / "uv").symlink_to(_working_uv())
+        self.env = {
+            "HOME": str(directory),
+            "PATH": f"{self.bin}:{os.environ['PATH']}",
+            # Nothing is installed, and nobody asked.
+            "UV_NO_SYNC": "1",
+            "UV_OFFLINE": "1",
+        }
+
+    def program(self, name: str, script: str) -> None:
+        """Put a shell script in front of everything on the PATH."""
+        (self.bin / name).unlink(missing_ok=True)
+        (self.bin / name).write_text(f"#!/bin/sh\n{script}\n")
+        (self.bin / name).chmod(0o755)
+
+    def _start(
+        self, script: str, variables: dict[str, str], output: int
+    ) -> "subprocess.Popen[str]":
+        machine = clean_environment().items()
+        env = {name: value for name, value in machine if name not in _OUTER_MAKE}
+        return subprocess.Popen(
+            ["/bin/sh", "-euc", script],
+            cwd=self.path,
+            env={**env, **self.env, **variables},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            text=True,
+            # A group of its own, as a terminal gives it.
+            start_new_session=True,
+        )
+
+    def run(self, script: str, **variables: str) -> tuple[int, str]:
+        """Run a script to its end: its status, and what it printed."""
+        process = self._start(script, variables, subprocess.PIPE)
+        try:
+            output, _ = process.communicate(timeout=_SECONDS)
+        finally:
+            _end(process, signal.SIGKILL)
+        return process.returncode, output
+
+    @contextmanager
+    def running(self, script: str, url: str, **variables: str) -> Iterator[None]:
+        """Run a script while the context lasts, once `url` answers; then Ctrl-C."""
+        with (self.path.parent / "output").open("ab") as output:
+            process = self._start(script, variables, output.fileno())
+            try:
+                with suppress(AssertionError):
+                    eventually(lambda: process.poll() is not None or _answers(url), 60)
+                assert process.poll() is None, self.output()
+                assert _answers(url), self.output()
+                yield
+            finally:
+                _end(process, signal.SIGINT)
+
+    def output(self) -> str:
+        """What its running scripts have printed so far."""
+        return (self.path.parent / "output").read_text()
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, verify=False, trust_env=False).is_success  # noqa: S501 - whether it is up, no more
+    except httpx.HTTPError:
+        return False
+
+
+def _end(process: "subprocess.Popen[str]", how: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, how)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(15)
+        # Whoever of the group is left has not understood it.
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _working_uv() -> Path:
+    """The uv that runs these tests, or one that can be found."""
+    own = PROJECT / ".uv/bin/uv"
+    for uv in (os.environ.get("UV"), shutil.which("uv"), own):
+        if uv and Path(uv).exists():
+            asked = [uv, "--version"]
+            if not subprocess.run(asked, capture_output=True, check=False).returncode:
+                return Path(uv).resolve()
+    raise FileNotFoundError("no working uv: run the tests with `make test`")
