@@ -84,6 +84,8 @@ class Relay(ProviderDataMiddleware):  # type: ignore[misc]
                 await super().__call__(readable(scope), receive, send)
         except RelayError as error:
             record.code = error.code
+            # They hold the body, and what is left of that may be discarded for long.
+            error.__traceback__ = error.__context__ = None
             await send_error(send, error, anthropic=is_anthropic(path))
         except BrokenOff:
             await _abort(scope)
