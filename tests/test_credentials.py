@@ -15,6 +15,7 @@ FORWARDING = {"forward_headers": {"vendor_key": "X-Vendor-Key"}}
 FURTHER = {"keyed": {"api_key": "sk-op"}, "forwards": FORWARDING}
 FURTHER |= {"keyed-forwards": {"api_key": "sk-op"} | FORWARDING}
 FURTHER |= {"beta-path": {"base_url": "${env.OPENAI_UPSTREAM_URL}/v1beta/x/"}}
+FURTHER |= {"other-path": {"base_url": "${env.OPENAI_UPSTREAM_URL}/x"}}
 pytestmark = pytest.mark.providers(FURTHER)
 KEY, URL = "passthrough_api_key", "passthrough_url"
 MINE, OTHER = f'{{"{KEY}":"sk-mine"}}', f'{{"{KEY}":"sk-no"}}'
@@ -112,18 +113,26 @@ def test_what_is_no_key_is_refused(
     assert upstream.openai.requests == []
 
 
+NAMED = [
+    ("openai", ""),
+    ("openai", "/v1"),
+    ("beta-path", ""),
+    ("beta-path", "/v1beta/x"),
+]
+NAMED += [("other-path", path) for path in ("", "/x", "/x/v1")]
+
+
 @pytest.mark.parametrize("end", ["", "/"])
-@pytest.mark.parametrize("path", ["", "/v1", "/v1beta/x"])
+@pytest.mark.parametrize(("name", "path"), NAMED)
 def test_the_pinned_upstream_may_be_named(
-    server: Server, upstream: Upstream, path: str, end: str
+    server: Server, upstream: Upstream, name: str, path: str, *, end: str
 ) -> None:
     """As it is configured, with its version, or as scheme and host alone."""
-    base, name = (path, "beta-path") if "beta" in path else ("/v1", "openai")
     data = encoded({KEY: "sk-mine", URL: upstream.openai.url + path + end})
 
     call(server, LLAMA + data.decode(), name=name)
 
-    assert upstream.openai.request.target == f"{base}/chat/completions"
+    assert sent_keys(upstream) == TOKEN
 
 
 ELSEWHERE = """{host} //{host} https://{host} http://me@{host} http://{host}/v2

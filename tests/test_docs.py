@@ -186,7 +186,7 @@ def test_the_tables_are_those_of_the_code() -> None:
     codes = {c: statuses for statuses, cs, _ in errors for c in cs.split(", ")}
     assert codes.keys() == STATUS.keys()
     # This one is an event inside a stream, with the status 200.
-    assert codes.pop("upstream_disconnected").isdecimal() is False
+    assert not codes.pop("upstream_disconnected").isdecimal()
     assert [c for c, told in codes.items() if str(STATUS[c]) not in told] == []
     routes = set(re.findall(r"`(/v1/[a-z/_]+)`", CALL_IT))
     assert routes == {path.removesuffix("/*") for path in policy}

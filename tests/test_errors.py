@@ -10,6 +10,7 @@ from tests.support.http import (
     COUNT_TOKENS,
     MESSAGES,
     MODEL,
+    MODELS,
     ROUTES,
     ask,
     bearer,
@@ -113,6 +114,9 @@ def test_a_missing_key_is_told_how_to_send_it(client: httpx.Client) -> None:
     assert len(shown) == 3
 
 
+OPEN = [f"POST {path}" for path in ROUTES] + [f"GET {MODELS}", "GET /v1/health"]
+
+
 @pytest.mark.parametrize(
     ("target", "hint"),
     [
@@ -124,6 +128,7 @@ def test_a_missing_key_is_told_how_to_send_it(client: httpx.Client) -> None:
         ("/v1/chat/completions/resp_1", ""),
         ("//v1/chat/completions", ""),
         ("/v1/models%0a", ""),
+        ("/v1/models/a%0a", ""),
         ("/v1/files", ""),
         ("/docs", ""),
         ("/chat/completions", "lacks /v1"),
@@ -141,9 +146,19 @@ def test_a_closed_or_unknown_route_is_404(
 
         assert (got.status, got.error_code) == (404, (404, "unknown_route"))
         message = got.json["error"]["message"]
-        assert [route for route in ROUTES if f"POST {route}" not in message] == []
+        assert [route for route in OPEN if route not in message] == []
         assert hint in message
     assert upstream.openai.requests == []
+
+
+@pytest.mark.parametrize("target", ["/v1/responses%0a", "/" + "x" * 128])
+def test_a_path_with_control_characters_or_too_long_is_not_repeated(
+    server: Server, target: str
+) -> None:
+    """Neither is an answer made longer, nor a line added to what reads it."""
+    message = ask(server.port, request(b"GET", target)).json["error"]["message"]
+
+    assert message.startswith("That path is no route here")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ import ast
 import asyncio
 import importlib
 import inspect
-import os
 import re
 import subprocess
 import sys
@@ -73,12 +72,10 @@ def _private_uses() -> Iterator[tuple[str, str]]:
                 ours = getattr(importlib.import_module(module), node.name)
                 others = [c for c in ours.__mro__ if "lls_openai" not in c.__module__]
                 known = set[str]().union(*map(_names, others))
-                used = {
-                    getattr(n, "attr", getattr(n, "name", 0)) for n in ast.walk(node)
-                }
-                yield from (
-                    (file, name) for name in used & known if PRIVATE.match(name)
-                )
+                for each in ast.walk(node):
+                    name = str(getattr(each, "attr", getattr(each, "name", "")))
+                    if name in known and PRIVATE.fullmatch(name):
+                        yield file, name
 
 
 def test_no_other_private_name_is_used() -> None:

@@ -2,11 +2,16 @@
 
 import asyncio
 from contextlib import ExitStack
+from types import SimpleNamespace
+from unittest.mock import AsyncMock
 
 import httpx
 import pytest
+from llama_stack_api import Api
 from multidict import CIMultiDict
+from starlette.types import Message, Receive, Scope, Send
 
+from lls_openai.relay.app import Relay
 from lls_openai.relay.client import open_pool, post
 from lls_openai.relay.routes import ROUTES
 from lls_openai.relay.upstream import Upstream as Pinned
@@ -48,12 +53,14 @@ def test_what_waits_in_the_kernel_is_seen_before_a_connection_is_used(
     upstream.openai.script(answer(b"first"), gate, unasked)
     upstream.openai.script(answer(b"second"))
 
+    url = pinned.endpoint(ROUTES[CHAT], b"")
+
     async def call_twice() -> list[bytes]:
         bodies = []
         async with open_pool() as pool:
             for _ in range(2):
                 headers = CIMultiDict[str]()
-                response = await post(pool, pinned, ROUTES[CHAT], headers, b"{}")
+                response = await post(pool, pinned, url, headers, b"{}")
                 bodies.append(await response.read())
                 # These block the loop, which so cannot notice what the mock does.
                 gate.open()
@@ -119,3 +126,31 @@ def test_a_vendor_that_hangs_costs_no_other_vendor_anything(
 
     assert {each.status_code for each in others} == {200}
     upstream.openai.wait_until(lambda: upstream.openai.open_connections == 0)
+
+
+def test_the_pool_is_closed_before_the_server_says_that_it_is_down() -> None:
+    """What comes after that, uvicorn does not wait for."""
+    pinned = Pinned(ProviderConfig.model_validate({"base_url": "http://host"}))
+    providers = {"a": SimpleNamespace(upstream=pinned)}
+    router = SimpleNamespace(
+        routing_table=SimpleNamespace(impls_by_provider_id=providers)
+    )
+    config = SimpleNamespace(server=SimpleNamespace(auth=None))
+    stack = SimpleNamespace(run_config=config, impls={Api.inference: router})
+    closed: dict[str, bool] = {}
+
+    async def application(_scope: Scope, _receive: Receive, send: Send) -> None:
+        for kind in ("startup", "shutdown"):
+            await send({"type": f"lifespan.{kind}.complete"})
+
+    async def send(message: Message) -> None:
+        closed[message["type"]] = relay._pool.closed  # noqa: SLF001 - the pool
+
+    relay = Relay(application)
+    scope = {"type": "lifespan", "app": SimpleNamespace(stack=stack)}
+    asyncio.run(relay(scope, AsyncMock(), send))
+
+    assert closed == {
+        "lifespan.startup.complete": False,
+        "lifespan.shutdown.complete": True,
+    }

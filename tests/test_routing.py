@@ -11,7 +11,6 @@ from tests.support.http import (
     EMBEDDINGS,
     MESSAGES,
     MODELS,
-    RESPONSES,
     ROUTES,
     bearer,
     chat,
@@ -28,19 +27,16 @@ FIVE = (
     f"{CLAUDE}, {GEMINI}, openai-mini/gpt-4.1-nano, openai-mini/gpt-4o-mini, "
     "openai/gpt-4o"
 )
-OURS = """
-versioned: {base_url: "${env.OPENAI_UPSTREAM_URL}/v1/"}
-beta: {base_url: "${env.OPENAI_UPSTREAM_URL}/v1beta/openai"}
-nested: {base_url: "${env.OPENAI_UPSTREAM_URL}/proxy/path"}
+OURS: Json = yaml.safe_load("""
 listing: {allowed_models: [gpt-4o, m/1]}
 none-listed: {allowed_models: []}
-"""
-with_providers = pytest.mark.providers(yaml.safe_load(OURS))
+""")
+with_providers = pytest.mark.providers(OURS)
 
 # One server for all that Llama Stack decides: users and what they may read, models of
 # two types, names that fit several, another type of provider, and an API of its own
 # that calls a model from inside. Entries of lists join those of run.yaml.
-DECIDED = yaml.safe_load("""
+DECIDED: Json = yaml.safe_load("""
 apis: [inference, safety]
 providers:
   inference:
@@ -151,18 +147,6 @@ def test_a_name_too_long_for_a_model_is_not_repeated(
         assert told[:2] == (404, "model_not_found")
         assert told[2].startswith("That name is no model of a provider here. ")
     assert _arrived(upstream) == [(CHAT, "x" * 249)]
-
-
-@with_providers
-def test_the_path_is_that_of_base_url(client: httpx.Client, upstream: Upstream) -> None:
-    """`/v1` is added where no version is named."""
-    upstream.openai.script(answer(), times=None)
-
-    for provider in ("versioned", "beta", "nested"):
-        client.post(RESPONSES, json={"model": f"{provider}/m-1"}, headers=bearer())
-
-    paths = ("/v1", "/v1beta/openai", "/proxy/path/v1")
-    assert _arrived(upstream) == [(f"{path}/responses", "m-1") for path in paths]
 
 
 @with_providers

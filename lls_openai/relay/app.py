@@ -114,9 +114,10 @@ class Relay(ProviderDataMiddleware):  # type: ignore[misc]
             record.relayed(listed, provider.__provider_id__, stream=body.stream)
             upstream.check(model, len(text), credentials)
             headers = upstream.headers(scope["headers"], credentials, route)
-            call = post(self._pool, upstream, route, headers, body.for_model(model))
+            url = upstream.endpoint(route, scope["query_string"])
+            call = post(self._pool, upstream, url, headers, body.for_model(model))
             # A stream may last for minutes: what was read to begin it is let go of.
-            del text, body, credentials, headers
+            del text, body, credentials, headers, url
             with while_connected(receive):
                 response = await call
                 share.close()

@@ -19,9 +19,9 @@ from aiohttp.http import RawResponseMessage
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import StreamReader
 from multidict import CIMultiDict
+from yarl import URL
 
 from lls_openai.relay.errors import RelayError
-from lls_openai.relay.routes import Route
 from lls_openai.relay.upstream import Upstream
 
 # How long an idle connection is kept, in seconds: below the 60 s after which common
@@ -184,7 +184,7 @@ def open_pool() -> aiohttp.ClientSession:
 async def post(
     pool: aiohttp.ClientSession,
     upstream: Upstream,
-    route: Route,
+    url: URL,
     headers: CIMultiDict[str],
     text: bytes,
 ) -> aiohttp.ClientResponse:
@@ -193,7 +193,7 @@ async def post(
     Args:
         pool: the shared pool.
         upstream: where to.
-        route: the route that was asked for.
+        url: the upstream's, for the route that was asked for.
         headers: all the headers to send.
         text: the JSON text.
 
@@ -208,7 +208,7 @@ async def post(
             while True:
                 try:
                     return await pool.post(
-                        upstream.endpoint(route),
+                        url,
                         headers=headers,
                         data=body,
                         ssl=upstream.tls,

@@ -50,5 +50,7 @@ class Record:
 
 def record_of(scope: MutableMapping[str, Any]) -> Record:
     """Give a request's record, making one where there is none yet."""
-    record: Record = scope.setdefault(_NAME, Record())
+    record: Record | None = scope.get(_NAME)
+    if record is None:
+        record = scope[_NAME] = Record()
     return record

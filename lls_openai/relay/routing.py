@@ -40,7 +40,7 @@ class Routing:
         auth = stack.run_config.server.auth
         self.has_authentication: bool = bool(auth and auth.provider_config)
         self._same_for_all = not (auth and (auth.provider_config or auth.access_policy))
-        self._known: dict[tuple[str, Route], Found] = {}
+        self._known: dict[tuple[str, str], Found] = {}
         self._router: Any = stack.impls[Api.inference]
         self._table: Any = self._router.routing_table
         self.providers: dict[str, Inference] = self._table.impls_by_provider_id
@@ -64,14 +64,14 @@ class Routing:
             ModelNotFound: no provider has it, or a bare name fits several.
             InvalidRequestBody: it is a model of another type than the route wants.
         """
-        if known := self._known.get((name, route)):
+        if known := self._known.get((name, route.path)):
             return known
         with request_provider_data_context({}, user_from_scope(scope)):
             found = await self._ask(name, route)
         # Asking takes 40 us. The answer is kept where it does not depend on who asks,
         # and for listed models only, since callers make up any number of others.
         if self._same_for_all and found[2] != OTHER:
-            self._known[name, route] = found
+            self._known[name, route.path] = found
         return found
 
     async def _ask(self, name: str, route: Route) -> Found:

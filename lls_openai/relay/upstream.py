@@ -70,9 +70,12 @@ class Upstream:
         self.timeout = _timeout(network.timeout)
         self._endpoints = {path: base / path.removeprefix("/v1/") for path in ROUTES}
 
-    def endpoint(self, route: Route) -> URL:
-        """Give the upstream's URL for a route of this server."""
-        return self._endpoints[route.path]
+    def endpoint(self, route: Route, query: bytes) -> URL:
+        """Give the upstream's URL for a route, with the caller's query."""
+        endpoint = self._endpoints[route.path]
+        if query and query.isascii():
+            return URL(f"{endpoint}?{query.decode()}", encoded=True)
+        return endpoint
 
     @property
     def needs_key(self) -> bool:

@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from lls_openai.relay.errors import RelayError
-from lls_openai.server.front import LINGER_BYTES
+from lls_openai.server.front import LINGER_BYTES, new_request_id
 
 # The largest head, in bytes: what uvicorn allows with h11, its other parser. It is
 # looked at after each read, so that a head may be larger by one read (256 KiB).
@@ -144,13 +144,12 @@ class Connection(HttpToolsProtocol):
             cycle.keep_alive = False
             if cycle.response_started or not cycle.more_body:
                 return
-            cycle.disconnected = True
-            cycle.message_event.set()
         self.logger.warning(error.message)
         body = error.body()
         self.transport.write(
             b"HTTP/1.1 %b\r\nconnection: close\r\ncontent-type: application/json\r\n"
-            b"content-length: %d\r\n\r\n%b" % (line, len(body), body)
+            b"content-length: %d\r\n\r\n%b"
+            % (line, new_request_id().encode(), len(body), body)
         )
         if self.transport.can_write_eof():
             self.transport.write_eof()

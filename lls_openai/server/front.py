@@ -24,6 +24,11 @@ CALLER_GONE = 499
 type Ended = Callable[[Scope, int, str, Record], None]
 
 
+def new_request_id() -> str:
+    """Make an id for an answer that has none of the vendor's."""
+    return f"req_{uuid.uuid4().hex}"
+
+
 class Front:
     """Wraps the server's application.
 
@@ -87,7 +92,7 @@ class _Exchange:
         """Use the vendor's id where there is one; Anthropic's has another name."""
         there = dict(headers)
         own = there.get(b"x-request-id") or there.get(b"request-id")
-        self.request_id = own.decode("latin-1") if own else f"req_{uuid.uuid4().hex}"
+        self.request_id = own.decode("latin-1") if own else new_request_id()
         if b"x-request-id" in there:
             return headers
         return [*headers, (b"x-request-id", self.request_id.encode("latin-1"))]

@@ -67,7 +67,9 @@ def running(name: str, *command: str | Path, **env: str) -> Iterator[Server]:
             start_new_session=True,
         )
         try:
-            _wait_until_listening(name, int(port), process)
+            if not _listens_in_time(int(port), process):
+                log.seek(0)
+                raise BenchError(f"{name} has not started\n{log.read().decode()}")
             yield Server(name, int(port), process.pid)
         finally:
             # Stock may be busy for minutes with logging its own failures.
@@ -75,14 +77,14 @@ def running(name: str, *command: str | Path, **env: str) -> Iterator[Server]:
             process.wait()
 
 
-def _wait_until_listening(name: str, port: int, process: Popen[bytes]) -> None:
+def _listens_in_time(port: int, process: Popen[bytes]) -> bool:
     deadline = time.monotonic() + BOOT_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
         with socket.socket() as probe:
             if not probe.connect_ex(("127.0.0.1", port)):
-                return
+                return True
         time.sleep(0.05)
-    raise BenchError(f"{name} has not started ({process.returncode})")
+    return False
 
 
 def stack(
@@ -108,7 +110,11 @@ def measure(options: argparse.Namespace, directory: Path) -> dict[str, Figures]:
         direct = opened.enter_context(running("direct", *PEERS))
         url = f"http://127.0.0.1:{direct.port}"
         servers = [direct, opened.enter_context(running("bare", *PEERS, url))]
-        checkouts = {"stock": PROJECT, "before": options.against, "this": PROJECT}
+        checkouts = {
+            "stock": None if options.quick else PROJECT,
+            "before": options.against,
+            "this": PROJECT,
+        }
         servers += [
             opened.enter_context(stack(name, checkout.resolve(), url, directory))
             for name, checkout in checkouts.items()
@@ -136,32 +142,32 @@ def measure(options: argparse.Namespace, directory: Path) -> dict[str, Figures]:
 
 def table(figures: dict[str, Figures]) -> str:
     """All figures as aligned lines."""
-    lines = [("", "", *figures, "")]
+    rows = [("", "", *figures, "")]
     for what, unit, row, form, compared in ROWS:
         of = {name: found[row] for name, found in figures.items() if row in found}
         cells = [f"{of[name]:{form}}" if name in of else "-" for name in figures]
-        lines.append((what, unit, *cells, _verdict(of, form, compared)))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(
-            f"{cell:{'>' if 2 <= at <= len(figures) + 1 else '<'}{widths[at]}}"
-            for at, cell in enumerate(cells)
-        ).rstrip()
-        for cells in lines
-    )
+        rows.append((what, unit, *cells, _verdict(of, form, compared)))
+    return aligned(rows, range(2, len(figures) + 2))
+
+
+def aligned(rows: list[tuple[str, ...]], numbers: range) -> str:
+    """Lines of text with their columns aligned, numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    aligns = [">" if at in numbers else "<" for at in range(len(widths))]
+    form = "  ".join(f"{{:{a}{w}}}" for a, w in zip(aligns, widths, strict=True))
+    return "\n".join(form.format(*cells).rstrip() for cells in rows)
 
 
 def _verdict(of: Figures, form: str, compared: str) -> str:
-    this = of["this"]
-    if not compared:
-        return ""
+    this, parts = of["this"], list[str]()
     if compared == "ratio":
-        verdict = f"{this / of['bare']:.2f} of bare, {this / of['stock']:.0f} x stock"
-    else:
-        verdict = f"{this - of[compared]:+{form}} over {compared}"
-    if of.get("before"):
-        verdict += f", {this / of['before']:.2f} of before"
-    return verdict
+        parts = [f"{this / of['bare']:.2f} of bare"]
+        parts += [f"{this / of['stock']:.0f} x stock"] if "stock" in of else []
+    elif compared:
+        parts = [f"{this - of[compared]:+{form}} over {compared}"]
+    if compared and of.get("before"):
+        parts.append(f"{this / of['before']:.2f} of before")
+    return ", ".join(parts)
 
 
 def _machine() -> str:
@@ -175,7 +181,7 @@ def _machine() -> str:
 def main() -> int:
     """Run the bench; 1 when a server failed, 2 when wrk is missing."""
     parser = argparse.ArgumentParser("python -m tests.bench")
-    parser.add_argument("--quick", action="store_true", help="one short round")
+    parser.add_argument("--quick", action="store_true", help="one round, without stock")
     against = "another checkout of this project to compare with (column `before`)"
     parser.add_argument("--against", metavar="DIR", type=Path, help=against)
     options = parser.parse_args()
@@ -195,8 +201,9 @@ def main() -> int:
         return 1
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    how = f"{1 if options.quick else ROUNDS} rounds in {time.monotonic() - start:.0f} s"
-    print(f"{_machine()}\n{how}, load average before it {busy:.1f}\n")
+    rounds, took = 1 if options.quick else ROUNDS, time.monotonic() - start
+    how = f"rounds: {rounds}, in {took:.0f} s, load average before it: {busy:.1f}"
+    print(f"{_machine()}\n{how}\n")
     print(table(figures))
     return 0
 

@@ -1,7 +1,6 @@
 import java.net.URI;
 import java.net.http.HttpClient;
 import java.net.http.HttpRequest;
-import java.net.http.HttpRequest.BodyPublishers;
 import java.net.http.HttpResponse.BodyHandlers;
 import java.nio.file.Path;
 
@@ -12,7 +11,7 @@ class Http {
         var request = HttpRequest.newBuilder(URI.create(arguments[0]))
             .header("Authorization", "Bearer " + arguments[1])
             .header("Content-Type", "application/json");
-        if (body.length > 0) request.POST(BodyPublishers.ofByteArray(body));
+        if (body.length > 0) request.POST(HttpRequest.BodyPublishers.ofByteArray(body));
         var response = HttpClient.newHttpClient()
             .send(request.build(), BodyHandlers.ofFile(Path.of("answer")));
         var id = response.headers().firstValue("x-request-id").orElse("-");

@@ -1,24 +1,24 @@
 """`python -m tests.clients`: drive every client, and print the table."""
 
-import argparse
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
 from tests.clients.installing import FailedError, Installed, MissingError
-from tests.clients.listing import CLIENTS, Client
+from tests.clients.listing import CLIENTS, Client, Source
 from tests.clients.trying import Cell, Trial, environment, show
 from tests.support.server import Server, ServerError, Variation
 from tests.support.upstream import Upstream, in_background
 
-_TRIED = "models regular streamed tools gemini schema error broken retry id".split()
-_COLUMNS = [*_TRIED, "snippet"]
+_COLUMNS = (
+    *("models", "regular", "streamed", "tools", "gemini", "schema"),
+    *("error", "broken", "retry", "id", "snippet"),
+)
 
 say = partial(print, flush=True)
 
@@ -35,12 +35,14 @@ def row(client: Client, installed: Installed, upstream: Upstream, address: str) 
     """Try one client."""
     env = environment(installed, address, client.name)
     with ExitStack() as stack:
-        driver = client.driver(installed, env, client.detail, stack)
+        call = None
+        if client.driver:
+            call = client.driver(installed, env, client.detail, stack)
         # First: what it writes to a configuration is what the calls use.
         snippet = show(client, installed, env)
         upstream.reset()
-        trial = Trial(client, driver, upstream)
-        cells = [*map(trial.cell, _TRIED), snippet]
+        trial = Trial(client, call, upstream)
+        cells = [*map(trial.cell, _COLUMNS[:-1]), snippet]
     return Row(client.name, installed.version, cells)
 
 
@@ -56,14 +58,14 @@ def drive(clients: list[Client]) -> list[Row]:
         server.wait_ready()
 
         @cache
-        def install(source: Callable[[Path], Installed]) -> Installed:
-            own = Path(tempfile.mkdtemp(dir=directory))
-            return source(own)
+        def install(source: Source) -> Installed:
+            installer, name, more = source
+            return installer(name, more, Path(tempfile.mkdtemp(dir=directory)))
 
         for client in clients:
             begin = time.monotonic()
             try:
-                rows.append(row(client, install(client.install), upstream, server.url))
+                rows.append(row(client, install(client.source), upstream, server.url))
             except (MissingError, FailedError) as error:
                 outcome = "-" if isinstance(error, MissingError) else "FAIL"
                 cells = [Cell(outcome, f"{client.name}: {error}")] * len(_COLUMNS)
@@ -88,28 +90,16 @@ def render(rows: list[Row]) -> str:
     return "\n".join([*table, "", *(f"{n}  {note}" for n, note in enumerate(notes, 1))])
 
 
-def wanted() -> list[Client]:
-    """The clients that the command line names, or all."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.clients",
-        description="Drive the server with clients that others wrote, against a mock "
-        "of the vendors. Each is installed from its registry, temporarily.",
-    )
-    known = [client.name for client in CLIENTS]
-    told = f"only these: {', '.join(known)}"
-    parser.add_argument("names", nargs="*", metavar="CLIENT", help=told)
-    names = parser.parse_args().names
-    if unknown := set(names) - set(known):
-        parser.error(f"no such client: {', '.join(sorted(unknown))}")
-    return [client for client in CLIENTS if not names or client.name in names]
-
-
 def main() -> int:
-    """Print the table: 1 when a cell fails that should work."""
+    """Drive the clients that are named, or all: 1 when one fails that should work."""
+    known = {client.name: client for client in CLIENTS}
+    names = sys.argv[1:] or list(known)
+    if not known.keys() >= {*names}:
+        sys.exit(f"python -m tests.clients [CLIENT ...], of: {', '.join(known)}")
     # Ending by a signal takes everything down as well.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        rows = drive(wanted())
+        rows = drive([known[name] for name in names])
     except ServerError as error:
         sys.exit(f"The server did not start: {error}")
     except KeyboardInterrupt:

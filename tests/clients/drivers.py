@@ -15,7 +15,6 @@ from typing import Any, override
 from tests import clients
 from tests.clients import CITY, PROMPT, RESULT, WEATHER
 from tests.clients.installing import FailedError, Installed, run
-from tests.clients.sdks import prefixed
 from tests.support.http import CLAUDE
 from tests.support.server import PROJECT
 from tests.support.wire import Json
@@ -26,7 +25,7 @@ type Call = Callable[[str, str, Any], Any]
 
 CHAT_MODELS = ("openai/gpt-4o", "gemini/gemini-2.5-flash-lite", CLAUDE)
 # Some retry for a minute; all calls of one process together take longer.
-_COMMAND_SECONDS, _PROCESS_SECONDS = 90, 300
+_COMMAND_SECONDS, _PROCESS_SECONDS = 60, 300
 _HELLO = {"role": "user", "content": PROMPT}
 
 
@@ -57,7 +56,8 @@ def process(installed: Installed, env: Env, name: str, stack: ExitStack) -> Call
     stack.callback(timer.cancel)
 
     def call(key: str, method: str, argument: Any) -> Any:  # noqa: ANN401
-        assert running.stdin and running.stdout
+        assert running.stdin
+        assert running.stdout
         running.stdin.write(json.dumps([key, method, argument]) + "\n")
         running.stdin.flush()
         for line in running.stdout:
@@ -155,7 +155,7 @@ def sdk(installed: Installed, env: Env, name: str, stack: ExitStack) -> Call:
 
 
 def http(installed: Installed, env: Env, name: str, _stack: ExitStack) -> Call:
-    """curl or Java's client: each call is a process, and so a first request."""
+    """Call curl or Java's client: each time a process, and so a first request."""
     directory = installed.directory
     command = ["java", "-cp", "."]
     if name == "curl":
@@ -186,68 +186,49 @@ def http(installed: Installed, env: Env, name: str, _stack: ExitStack) -> Call:
     return Chat(create)
 
 
-# The commands for a terminal, and the options of each method.
+# The commands for a terminal, and the options of their methods.
 _COMMANDS = {
-    "aider": "aider --no-git --yes-always --no-pretty --chat-mode ask "
-    "--model {prefixed} --message {prompt}",
     "claude": "claude -p {prompt} --model {model}",
-    # The mock has `Paris` called, which stands in no sandbox.
-    "codex": "codex exec --skip-git-repo-check "
-    "--dangerously-bypass-approvals-and-sandbox -m {model} {prompt}",
+    "codex": "codex exec --skip-git-repo-check -m {model} {prompt}",
     "llm": "llm -m {model} {prompt}",
 }
 _FUNCTION = f"def weather(city: str) -> str:\n    return {RESULT!r}\n"
-_OPTIONS: dict[str, dict[str, list[str]]] = {
-    "aider": {"regular": ["--no-stream"], "streamed": ["--stream"]},
-    "claude": {
-        "regular": ["--tools", ""],
-        "streamed": ["--tools", ""],
-        "tools": ["--tools", "Read"],
-    },
-    "codex": {
-        "regular": [],
-        "streamed": [],
-        "tools": [],
-        "schema": ["--output-schema", "city.json"],
-    },
-    "llm": {
-        "regular": ["--no-stream"],
-        "streamed": [],
-        "tools": ["--functions", _FUNCTION],
-        "schema": ["--schema", json.dumps(CITY)],
-    },
+_OPTIONS = {
+    "claude streamed": ["--tools", ""],
+    "claude tools": ["--tools", "Read"],
+    "codex streamed": [],
+    "codex tools": [],
+    "codex schema": ["--output-schema", "city.json"],
+    "llm regular": ["--no-stream"],
+    "llm streamed": [],
+    "llm tools": ["--functions", _FUNCTION],
+    "llm schema": ["--schema", json.dumps(CITY)],
 }
 
 
 def cli(installed: Installed, env: Env, name: str, _stack: ExitStack) -> Call:
     """A command for a terminal, and the files that it reads."""
     directory = installed.directory
+    own: Json = {"api_base": env["OPENAI_BASE_URL"], "api_key_name": "openai"}
+    own |= {"supports_tools": True, "supports_schema": True}
     models = [*CHAT_MODELS, "openai/breaks-off", "nobody/gpt-4o"]
-    own = {"api_base": env["OPENAI_BASE_URL"], "api_key_name": "openai"}
-    own |= {"supports_tools": True, "supports_schema": True}  # type: ignore[dict-item]
-    files = {
-        "Paris": RESULT,
-        ".profile": f"Paris() {{ echo '{RESULT}'; }}\n",
-        "city.json": json.dumps(CITY),
-        # Both call home.
-        ".codex/config.toml": "features.plugins = false\nanalytics.enabled = false\n",
-        "extra-openai-models.yaml": json.dumps(
-            [{"model_id": model, "model_name": model} | own for model in models]
-        ),
-    }
+    entries = [{"model_id": model, "model_name": model} | own for model in models]
+    (directory / "extra-openai-models.yaml").write_text(json.dumps(entries))
+    (directory / "city.json").write_text(json.dumps(CITY))
     (directory / ".codex").mkdir()
-    for path, text in files.items():
-        (directory / path).write_text(text)
+    # Both call home.
+    config = "features.plugins = false\nanalytics.enabled = false\n"
+    (directory / ".codex/config.toml").write_text(config)
 
     def call(key: str, method: str, model: str) -> Any:  # noqa: ANN401
-        if method not in _OPTIONS[name]:
+        if f"{name} {method}" not in _OPTIONS:
             raise FailedError(f"{name} does not do this")
-        names = {"model": model, "prefixed": prefixed(model), "prompt": PROMPT}
+        names = {"model": model, "prompt": PROMPT}
         command = [part.format(**names) for part in _COMMANDS[name].split()]
-        variables = {"OPENAI_API_KEY": key, "ANTHROPIC_API_KEY": key}
-        variables |= env | variables | {"LLM_USER_PATH": str(directory)}
-        command += _OPTIONS[name][method]
-        text = run(command, directory, variables, "", _COMMAND_SECONDS)
+        command += _OPTIONS[f"{name} {method}"]
+        own = {"OPENAI_API_KEY": key, "ANTHROPIC_API_KEY": key}
+        own |= {"LLM_USER_PATH": str(directory)}
+        text = run(command, directory, {**env, **own}, "", _COMMAND_SECONDS)
         return json.loads(text) if method == "schema" else text
 
     return call

@@ -3,14 +3,16 @@
 import re
 from collections.abc import Callable
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from tests.clients.drivers import CHAT_MODELS, Call, Env, cli, http, process, sdk
 from tests.clients.installing import Installed, command, npm, python
-from tests.support.http import CHAT, CLAUDE, COUNT_TOKENS, MESSAGES, MODEL, RESPONSES
+from tests.support import http as http_paths
+from tests.support.http import CLAUDE
 from tests.support.server import PROJECT
+
+type Source = tuple[Callable[[str, str, Path], Installed], str, str]
 
 _PAGE = (PROJECT / "docs/clients.md").read_text()
 
@@ -22,66 +24,65 @@ class Route(NamedTuple):
     models: tuple[str, ...]
 
 
-OF_CHAT = Route((CHAT,), CHAT_MODELS)
-OF_RESPONSES = Route((RESPONSES,), (MODEL,))
-OF_MESSAGES = Route((MESSAGES, COUNT_TOKENS), (CLAUDE,))
+CHATS = Route((http_paths.CHAT,), CHAT_MODELS)
+RESPONDS = Route((http_paths.RESPONSES,), (http_paths.MODEL,))
+MESSAGES = Route((http_paths.MESSAGES, http_paths.COUNT_TOKENS), (CLAUDE,))
 
 
 class Client(NamedTuple):
     """A client that others wrote; its name is that of its section of the page."""
 
     name: str
-    install: Callable[[Path], Installed]
+    # An installer with what it installs.
+    source: Source
     route: Route
-    driver: Callable[[Installed, Env, str, ExitStack], Call]
+    # None: takes so long to start that its snippet has to do.
+    driver: Callable[[Installed, Env, str, ExitStack], Call] | None
     # What the driver is told.
     detail: str
 
     @property
     def snippets(self) -> list[tuple[str, str]]:
         """Language and text of each block of code in its section."""
-        section = re.search(rf"^### {self.name}\n(.*?)(?=^##|\Z)", _PAGE, re.M | re.S)
-        assert section, f"docs/clients.md has no section {self.name}"
-        return re.findall(r"^```(\w+)\n(.*?)^```", section[1], re.M | re.S)
+        section = re.split(rf"(?m)^### {self.name}$", _PAGE)[1].partition("\n##")[0]
+        return re.findall(r"(?ms)^```(\w+)\n(.*?)^```", section)
 
     def limit(self, column: str) -> str:
         """Why it cannot do something; empty if it can."""
-        rows = re.findall(r"^\| (.+?) \| (.+?) \| (.+?) \|$", _PAGE, re.M)
+        rows = re.findall(r"(?m)^\| (.+?) \| (.+?) \| (.+?) \|$", _PAGE)
         for names, columns, reason in rows:
             if self.name in names.split(", ") and column in columns.split(", "):
                 return str(reason)
         return ""
 
 
-_OPENAI = partial(python, "openai", "")
-_PYDANTIC = partial(python, "pydantic-ai-slim", "[openai]")
+_PYDANTIC = (python, "pydantic-ai-slim", "[openai]")
 # Below 0.8: the server answers 426 to a client of another major.minor.
-_LLAMA_STACK = partial(python, "llama-stack-client", "<0.8")
-_LANGCHAIN = partial(python, "langchain-openai", "")
-_LITELLM = partial(python, "litellm", "")
-_AGENTS = partial(python, "openai-agents", "")
-_ANTHROPIC = partial(python, "anthropic", "")
-_CLAUDE_CODE = partial(npm, "@anthropic-ai/claude-code", "")
-_JAVA = partial(command, "javac", "default-jdk-headless")
+_LLAMA_STACK = (python, "llama-stack-client", "<0.8")
+_CLAUDE_CODE = (npm, "@anthropic-ai/claude-code", "")
+_JAVA = (command, "javac", "default-jdk-headless")
 
 CLIENTS = (
-    Client("openai", _OPENAI, OF_CHAT, sdk, "OpenAI"),
-    Client("openai-async", _OPENAI, OF_CHAT, sdk, "AsyncOpenAI"),
-    Client("openai-node", partial(npm, "openai", ""), OF_CHAT, sdk, "openai"),
-    Client("llama-stack-client", _LLAMA_STACK, OF_CHAT, sdk, "LlamaStack"),
-    Client("langchain-openai", _LANGCHAIN, OF_CHAT, process, "LangChain"),
-    Client("litellm", _LITELLM, OF_CHAT, sdk, "LiteLLM"),
-    Client("pydantic-ai-chat", _PYDANTIC, OF_CHAT, process, "PydanticAIChat"),
-    Client("aider", partial(python, "aider-chat", ""), OF_CHAT, cli, "aider"),
-    Client("llm", partial(python, "llm", ""), OF_CHAT, cli, "llm"),
-    Client("curl", partial(command, "curl", "curl"), OF_CHAT, http, "curl"),
-    Client("java", _JAVA, OF_CHAT, http, "java"),
-    Client("pydantic-ai", _PYDANTIC, OF_RESPONSES, process, "PydanticAI"),
-    Client("openai-agents", _AGENTS, OF_RESPONSES, process, "Agents"),
+    Client("openai", (python, "openai", ""), CHATS, sdk, "OpenAI"),
+    Client("openai-node", (npm, "openai", ""), CHATS, sdk, "openai"),
+    Client("llama-stack-client", _LLAMA_STACK, CHATS, sdk, "LlamaStack"),
     Client(
-        "ai-sdk", partial(npm, "@ai-sdk/openai", "ai"), OF_RESPONSES, process, "aiSdk"
+        "langchain-openai",
+        (python, "langchain-openai", ""),
+        CHATS,
+        process,
+        "LangChain",
     ),
-    Client("codex", partial(npm, "@openai/codex", ""), OF_RESPONSES, cli, "codex"),
-    Client("anthropic", _ANTHROPIC, OF_MESSAGES, sdk, "Anthropic"),
-    Client("claude-code", _CLAUDE_CODE, OF_MESSAGES, cli, "claude"),
+    Client("litellm", (python, "litellm", ""), CHATS, sdk, "LiteLLM"),
+    Client("pydantic-ai-chat", _PYDANTIC, CHATS, process, "PydanticAIChat"),
+    Client("aider", (python, "aider-chat", ""), CHATS, None, ""),
+    Client("llm", (python, "llm", ""), CHATS, cli, "llm"),
+    Client("curl", (command, "curl", "curl"), CHATS, http, "curl"),
+    Client("java", _JAVA, CHATS, http, "java"),
+    Client("pydantic-ai", _PYDANTIC, RESPONDS, process, "PydanticAI"),
+    Client("openai-agents", (python, "openai-agents", ""), RESPONDS, process, "Agents"),
+    Client("ai-sdk", (npm, "@ai-sdk/openai", "ai"), RESPONDS, process, "aiSdk"),
+    Client("codex", (npm, "@openai/codex", ""), RESPONDS, cli, "codex"),
+    Client("anthropic", (python, "anthropic", ""), MESSAGES, sdk, "Anthropic"),
+    Client("claude-code", _CLAUDE_CODE, MESSAGES, cli, "claude"),
 )

@@ -1,12 +1,12 @@
 """Drives a client for Python in its own environment: `python -m tests.clients.sdks`.
 
 A line on standard input asks for a method, and a line on standard output has what it
-returned, or what it raised. An SDK has `create` alone: it is sent the bodies of bodies.py
-and gives back what it made of the answer. A method that a client lacks is its limit.
+returned or raised. An SDK has `create` alone: it is sent the bodies of drivers.py, None
+for the models.
 """
 
-# ruff: noqa: ANN401, D102, D107 - any client; a method does what its column is called
-# ruff: noqa: PLC0415 - each client is installed without the others
+# ruff: noqa: ANN401, D102 - any client; a method does what its column is called
+# ruff: noqa: PLC0415, SLF001 - each is installed alone; some keep the request id there
 
 import asyncio
 import json
@@ -17,6 +17,7 @@ from typing import Any
 from tests.clients import CITY, PROMPT, RESULT
 
 BASE_URL = os.environ.get("OPENAI_BASE_URL", "")
+ADDRESS = BASE_URL.removesuffix("/v1")
 
 
 def weather(city: str) -> str:
@@ -38,7 +39,7 @@ class Client:
 
 
 class OpenAI(Client):
-    """The SDK; no body asks for the models."""
+    """`openai`."""
 
     def create(self, body: Any) -> Any:
         from openai import OpenAI
@@ -47,60 +48,8 @@ class OpenAI(Client):
         return client.chat.completions.create(**body) if body else client.models.list()
 
 
-class AsyncOpenAI(Client):
-    """The SDK's asynchronous client."""
-
-    def create(self, body: Any) -> Any:
-        return asyncio.run(self._create(body))
-
-    async def _create(self, body: Any) -> Any:
-        from openai import AsyncOpenAI
-
-        async with AsyncOpenAI(api_key=self.key) as client:
-            if not body:
-                return await client.models.list()
-            answer = await client.chat.completions.create(**body)
-            return [chunk async for chunk in answer] if "stream" in body else answer
-
-
-class LlamaStack(Client):
-    """Llama Stack's client, with the key in its provider data."""
-
-    def create(self, body: Any) -> Any:
-        from llama_stack_client import LlamaStackClient
-
-        address, data = BASE_URL.removesuffix("/v1"), {"passthrough_api_key": self.key}
-        client = LlamaStackClient(base_url=address, provider_data=data)
-        if not body:
-            return client.models.list()
-        raw = client.chat.completions.with_raw_response.create(**body)
-        answer = raw.parse()
-        if "stream" not in body:
-            answer._request_id = raw.headers["x-request-id"]  # noqa: SLF001
-        return answer
-
-
-class LiteLLM(Client):
-    """LiteLLM's `completion`."""
-
-    def create(self, body: Any) -> Any:
-        import litellm
-
-        if not body:
-            address = BASE_URL.removesuffix("/v1")
-            own = {"api_base": address, "api_key": self.key}
-            own |= {"check_provider_endpoint": True, "custom_llm_provider": "openai"}
-            return [{"id": name} for name in litellm.get_valid_models(**own)]
-        body["model"] = prefixed(body["model"])
-        answer = litellm.completion(**body, api_base=BASE_URL, api_key=self.key)
-        if "stream" not in body:
-            headers = answer._hidden_params["additional_headers"]  # noqa: SLF001
-            answer._request_id = headers["llm_provider-x-request-id"]  # noqa: SLF001
-        return answer
-
-
 class Anthropic(Client):
-    """Anthropic's SDK."""
+    """`anthropic`."""
 
     def create(self, body: Any) -> Any:
         from anthropic import Anthropic
@@ -109,8 +58,41 @@ class Anthropic(Client):
         return client.messages.create(**body) if body else client.models.list()
 
 
+class LlamaStack(Client):
+    """`llama-stack-client`, with the key in its provider data."""
+
+    def create(self, body: Any) -> Any:
+        from llama_stack_client import LlamaStackClient
+
+        data = {"passthrough_api_key": self.key}
+        client = LlamaStackClient(base_url=ADDRESS, provider_data=data)
+        if not body:
+            return client.models.list()
+        raw = client.chat.completions.with_raw_response.create(**body)
+        answer = raw.parse()
+        answer._request_id = raw.headers["x-request-id"]
+        return answer
+
+
+class LiteLLM(Client):
+    """`litellm`."""
+
+    def create(self, body: Any) -> Any:
+        import litellm
+
+        own: Any = {"api_key": self.key, "api_base": ADDRESS}
+        if not body:
+            own |= {"check_provider_endpoint": True, "custom_llm_provider": "openai"}
+            return [{"id": name} for name in litellm.get_valid_models(**own)]
+        own |= {"api_base": BASE_URL, "model": prefixed(body["model"])}
+        answer = litellm.completion(**body | own)
+        headers = answer._hidden_params.get("additional_headers", {})
+        answer._request_id = headers.get("llm_provider-x-request-id")
+        return answer
+
+
 class LangChain(Client):
-    """LangChain's ChatOpenAI."""
+    """`langchain-openai`."""
 
     def _chat(self, model: str, **more: Any) -> Any:
         from langchain_openai import ChatOpenAI
@@ -144,15 +126,15 @@ class LangChain(Client):
 class PydanticAI(Client):
     """pydantic-ai's `openai:`, which is Responses."""
 
-    model_class = "OpenAIResponsesModel"
+    kind = "OpenAIResponsesModel"
 
-    def _agent(self, model: str, **more: Any) -> Any:
+    def _agent(self, name: str, **more: Any) -> Any:
         from pydantic_ai import Agent
         from pydantic_ai.models import openai
         from pydantic_ai.providers.openai import OpenAIProvider
 
         provider = OpenAIProvider(base_url=BASE_URL, api_key=self.key)
-        return Agent(getattr(openai, self.model_class)(model, provider=provider), **more)
+        return Agent(getattr(openai, self.kind)(name, provider=provider), **more)
 
     def regular(self, model: str) -> Any:
         return self._agent(model).run_sync(PROMPT).output
@@ -174,11 +156,11 @@ class PydanticAI(Client):
 class PydanticAIChat(PydanticAI):
     """pydantic-ai's `openai-chat:`."""
 
-    model_class = "OpenAIChatModel"
+    kind = "OpenAIChatModel"
 
 
 class Agents(Client):
-    """The OpenAI Agents SDK, with its default, which is Responses."""
+    """`openai-agents`, with its default, which is Responses."""
 
     def _run(self, model: str, run: str = "run_sync", **more: Any) -> Any:
         import agents
@@ -224,12 +206,6 @@ def plain(answer: Any) -> Any:
     return answer if is_plain else [plain(each) for each in answer]
 
 
-def told(error: Exception) -> str:
-    """What a client says of an error; some have its code in the body alone."""
-    facts = {n: vars(error).get(n) for n in ("status_code", "code", "body")}
-    return " ".join(f"{type(error).__name__}: {error} {facts}".split())
-
-
 def main() -> None:
     """Answer line by line."""
     for line in sys.stdin:
@@ -238,7 +214,9 @@ def main() -> None:
             client = globals()[sys.argv[1]](key)
             answer = {"value": plain(getattr(client, method)(argument))}
         except Exception as error:  # noqa: BLE001 - whatever a client raises is told
-            answer = {"error": told(error)}
+            # Some have the code of an error in its body alone.
+            facts = {n: vars(error).get(n) for n in ("status_code", "code", "body")}
+            answer = {"error": f"{type(error).__name__}: {error} {facts}"}
         print(json.dumps(answer), flush=True)
 
 

@@ -106,7 +106,7 @@ def example(schema: Json) -> Any:  # noqa: ANN401 - any JSON
         return [example(schema.get("items", {}))]
     if schema.get("type") == "object":
         properties = schema.get("properties", {})
-        wanted = schema.get("required", properties)
+        wanted = schema.get("required") or properties
         return {name: example(properties[name]) for name in wanted}
     by_type = {"integer": 7, "number": 1.5, "boolean": True, "null": None}
     return by_type.get(schema.get("type", "string"), "Paris")

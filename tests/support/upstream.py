@@ -108,8 +108,7 @@ class Vendor:
     def wait_requests(self, count: int = 1, seconds: float = 10) -> list[Request]:
         """Wait until so many requests have arrived whole."""
         self.wait_until(
-            lambda: sum(request.complete for request in self.requests) >= count,
-            seconds,
+            lambda: sum(request.complete for request in self.requests) >= count, seconds
         )
         return self.requests
 

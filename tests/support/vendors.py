@@ -12,16 +12,7 @@ from typing import ClassVar, override
 
 from tests.support import answers
 from tests.support.answers import Saying, new_id, say
-from tests.support.wire import (
-    DONE,
-    RESET,
-    Json,
-    Request,
-    Step,
-    answer,
-    event,
-    stream,
-)
+from tests.support.wire import DONE, RESET, Json, Request, Step, answer, event, stream
 
 KEYS = {"openai": "sk-openai-mock", "gemini": "AIza-gemini-mock"}
 KEYS |= {"anthropic": "sk-ant-mock"}
