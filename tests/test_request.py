@@ -69,7 +69,7 @@ FIELDS = {
 
 
 @pytest.mark.parametrize(
-    ("fields", "path"), zip(FIELDS.values(), cycle(ROUTES), strict=False), ids=FIELDS
+    ("fields", "path"), [*zip(FIELDS.values(), cycle(ROUTES), strict=False)], ids=FIELDS
 )
 def test_a_field_arrives_as_it_was_written(
     server: Server, upstream: Upstream, fields: str, path: str

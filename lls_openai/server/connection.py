@@ -146,11 +146,12 @@ class Connection(HttpToolsProtocol):
                 return
         self.logger.warning(error.message)
         body = error.body()
-        self.transport.write(
+        head = (
             b"HTTP/1.1 %b\r\nconnection: close\r\ncontent-type: application/json\r\n"
-            b"content-length: %d\r\n\r\n%b"
-            % (line, new_request_id().encode(), len(body), body)
+            b"x-request-id: %b\r\ncontent-length: %d\r\n\r\n"
         )
+        request_id = new_request_id().encode()
+        self.transport.write(head % (line, request_id, len(body)) + body)
         if self.transport.can_write_eof():
             self.transport.write_eof()
         else:
