@@ -14,7 +14,7 @@ from lls_openai.relay.client import open_pool, post
 from lls_openai.relay.routes import ROUTES as TABLE
 from lls_openai.relay.upstream import Upstream as Pinned
 from lls_openai.settings import ProviderConfig
-from tests.support.http import CHAT, OWN, ROUTES, Answer, ask, encoded, request
+from tests.support.http import CHAT, OWN, ROUTES, Answer, ask, chat, encoded, request
 from tests.support.server import Server
 from tests.support.upstream import Upstream
 from tests.support.wire import JSON, LAST_CHUNK, answer, chunk
@@ -206,3 +206,13 @@ def test_a_version_is_added_where_base_url_has_none(
     call(server, encoded({"model": f"base-{number}/m-1"}))
 
     assert upstream.openai.request.target == f"{expected}/chat/completions"
+
+
+def test_a_query_arrives_as_it_was_sent(server: Server, upstream: Upstream) -> None:
+    """Claude Code asks for `/v1/messages?beta=true`; it stands in no log line."""
+    target = f"{ROUTES[0]}?beta=true&a=%20b%2F"
+
+    ask(server.port, request(b"POST", target, body=encoded(chat())))
+
+    assert upstream.openai.request.target.endswith("?beta=true&a=%20b%2F")
+    assert "beta=true" not in server.log

@@ -99,6 +99,7 @@ server:
     route_policy: [{permit: {paths: [/v1/models]}, when: user with caller in roles}]
     access_policy: [{permit: {actions: [read]}, description: all}]
 config:
+  api_key: a-key
   forward_headers: {a: b}
   network:
     tls: {verify: false, min_version: TLSv1.2}

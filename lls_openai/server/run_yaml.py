@@ -59,7 +59,7 @@ def _unknown(content: object, read: object, where: str) -> Iterator[str]:
         for key, value in content.items():
             if key in names:
                 yield from _unknown(value, getattr(read, names[key]), f"{where}{key}.")
-            elif type(read).model_config.get("extra") != "allow":
+            else:
                 near = get_close_matches(str(key), list(names), 1, cutoff=0.5)
                 hint = f", did you mean {near[0]}?" if near else ""
                 yield f"unknown key {where}{key}{hint}"
