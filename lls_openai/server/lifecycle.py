@@ -134,7 +134,9 @@ class _Stop:
         self._first = 0.0
         self._parent = multiprocessing.parent_process()
         for number in _STOPS:
-            signal.signal(number, self)
+            # nohup has SIGHUP ignored, and means it.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self)
         if self._parent:
             # A worker whose parent was killed serves nobody's wish.
             loop = asyncio.get_running_loop()
