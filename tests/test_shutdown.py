@@ -22,9 +22,9 @@ from tests.support.wire import DONE, LAST_CHUNK, chunk, event, stream
 
 TERM, INT, HUP, KILL = signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL
 FIRST = event({"n": 1})
-# With a pause of 0.15 s it runs for 4 s.
-STREAM = stream(*[FIRST] * 26, DONE)
-REST = b"\r\n" + chunk(FIRST) * 25 + chunk(DONE) + LAST_CHUNK
+# With a pause of 0.1 s it runs for 3 s.
+STREAM = stream(*[FIRST] * 28, DONE)
+REST = b"\r\n" + chunk(FIRST) * 27 + chunk(DONE) + LAST_CHUNK
 AT_ONCE = {
     name: {"drain_timeout": 1}
     for name in ("openai", "openai-mini", "gemini", "anthropic")
@@ -117,18 +117,55 @@ def observe(servers: Servers, stop: Stop) -> Outcome:
     return Outcome(refused, closed, rest, status, gone, server.log)
 
 
+def press_ctrl_c_at_make_server(env: dict[str, str]) -> tuple[bool, bytes]:
+    """Likewise; whether new callers are refused, and what comes of the stream."""
+    port = servers_of.free_port()
+    make = subprocess.Popen(
+        ["make", "-C", servers_of.PROJECT, "server"],  # noqa: S607 - the PATH's
+        env=servers_of.clean_environment() | env | {"LLAMA_STACK_PORT": str(port)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        eventually(lambda: not refuses(port), 60)
+        with Raw(port, timeout=20) as running:
+            running.send(request(body=encoded(chat(stream=True))))
+            running.read_until(FIRST)
+            for _ in range(2):
+                os.killpg(make.pid, INT)
+                time.sleep(0.3)
+            ended = soon_refuses(port), running.rest()
+        make.wait(10)
+    finally:
+        if make.poll() is None:
+            os.killpg(make.pid, KILL)
+            make.wait()
+    return ended
+
+
 @pytest.fixture(scope="module")
-def outcomes(
-    servers: Servers, running_upstream: Upstream
-) -> Iterator[dict[str, Outcome]]:
-    """All of them, two at a time."""
+def observed(
+    servers: Servers, network: Network, running_upstream: Upstream
+) -> Iterator[tuple[dict[str, Outcome], tuple[bool, bytes]]]:
+    """All of them, several at a time: they wait more than they work."""
     running_upstream.reset()
-    running_upstream.openai.pause = 0.15
+    running_upstream.openai.pause = 0.1
     running_upstream.openai.script(*STREAM, times=None)
-    with ThreadPoolExecutor(2) as pool:
-        observed = pool.map(partial(observe, servers), STOPS.values())
-        yield dict(zip(STOPS, observed, strict=True))
+    with ThreadPoolExecutor(3) as pool:
+        make = pool.submit(press_ctrl_c_at_make_server, network.env)
+        stops = pool.map(partial(observe, servers), STOPS.values())
+        yield dict(zip(STOPS, stops, strict=True)), make.result()
     running_upstream.reset()
+
+
+@pytest.fixture
+def outcomes(
+    observed: tuple[dict[str, Outcome], tuple[bool, bytes]],
+) -> dict[str, Outcome]:
+    """What was seen of each stop."""
+    return observed[0]
 
 
 @pytest.mark.parametrize("name", GRACEFUL)
@@ -169,33 +206,7 @@ def test_workers_end_when_their_parent_is_killed(outcomes: dict[str, Outcome]) -
 
 
 def test_ctrl_c_at_make_server_ends_what_runs_whole(
-    network: Network, upstream: Upstream
+    observed: tuple[dict[str, Outcome], tuple[bool, bytes]],
 ) -> None:
     """It reaches make, uv and the server, and uv passes it on once more."""
-    upstream.openai.pause = 0.15
-    upstream.openai.script(*STREAM)
-    port = servers_of.free_port()
-    own = network.env | {"LLAMA_STACK_PORT": str(port)}
-    make = subprocess.Popen(
-        ["make", "-C", servers_of.PROJECT, "server"],  # noqa: S607 - the PATH's
-        env=servers_of.clean_environment() | own,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        eventually(lambda: not refuses(port), 60)
-        with Raw(port, timeout=20) as running:
-            running.send(request(body=encoded(chat(stream=True))))
-            running.read_until(FIRST)
-            for _ in range(2):
-                os.killpg(make.pid, INT)
-                time.sleep(0.3)
-            assert soon_refuses(port)
-            assert running.rest() == REST
-        make.wait(10)
-    finally:
-        if make.poll() is None:
-            os.killpg(make.pid, KILL)
-            make.wait()
+    assert observed[1] == (True, REST)
