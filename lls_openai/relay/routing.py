@@ -61,8 +61,8 @@ class Routing:
             which the model is listed, or `other`.
 
         Raises:
-            ModelNotFound: no provider has it, or a bare name fits several.
-            InvalidRequestBody: it is a model of another type than the route wants.
+            RelayError: no provider has it, or a bare name fits several.
+            RelayError: it is a model of another type than the route wants.
         """
         if known := self._known.get((name, route.path)):
             return known

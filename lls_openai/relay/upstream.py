@@ -92,9 +92,8 @@ class Upstream:
                 and forgotten, and no request is built of it.
 
         Raises:
-            ModelNotFound: `allowed_models` leaves the model out.
-            RequestTooLarge: the body is over `max_request_bytes`.
-            UpstreamNotAllowed: the caller names another upstream.
+            RelayError: `allowed_models` leaves the model out, the body is over
+                `max_request_bytes`, or the caller names another upstream.
         """
         allowed = self.config.allowed_models
         if allowed is not None and model not in allowed:
@@ -125,7 +124,7 @@ class Upstream:
             route: the route that was asked for.
 
         Raises:
-            MissingApiKey: there is nothing to send.
+            RelayError: there is nothing to send.
         """
         headers = CIMultiDict(
             (name.decode(), value.decode())
