@@ -7,8 +7,8 @@ every other request on untouched. Every error becomes an answer here.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import aiohttp
 from llama_stack.core.server.server import ProviderDataMiddleware
@@ -19,8 +19,8 @@ from lls_openai.relay.credentials import Credentials, missing_api_key, read_cred
 from lls_openai.relay.errors import RelayError, send_error
 from lls_openai.relay.models import openai_form
 from lls_openai.relay.record import record_of
-from lls_openai.relay.request import Disconnected, InFlight, RequestBody, read_body
-from lls_openai.relay.response import BrokenOff, relay_answer
+from lls_openai.relay.request import InFlight, RequestBody, Share, read_body
+from lls_openai.relay.response import relay_answer
 from lls_openai.relay.routes import ROUTES, is_anthropic, refusal
 from lls_openai.relay.routing import Routing
 from lls_openai.relay.upstream import Upstream
@@ -87,22 +87,16 @@ class Relay(ProviderDataMiddleware):  # type: ignore[misc]
             # They hold the body, and what is left of that may be discarded for long.
             error.__traceback__ = error.__context__ = None
             await send_error(send, error, anthropic=is_anthropic(path))
-        except BrokenOff:
-            await _abort(scope)
-        except Disconnected:
-            return
 
     async def _relay(
         self, scope: Scope, receive: Receive, send: Send, credentials: Credentials
     ) -> None:
         if not credentials.key and self._needs_key:
             raise missing_api_key()
-        with ExitStack() as share:
-
-            def take(size: int) -> None:
-                self._in_flight.take(size, share)
-
-            text = await read_body(receive, scope["headers"], self._body_limit, take)
+        with Share(self._in_flight) as share:
+            text = await read_body(
+                receive, scope["headers"], self._body_limit, share.take
+            )
             body, route = RequestBody(text), ROUTES[scope["path"]]
             provider, model, listed = await self._routing.find(body.model, route, scope)
             upstream = upstream_of(provider)
@@ -118,58 +112,30 @@ class Relay(ProviderDataMiddleware):  # type: ignore[misc]
             call = post(self._pool, upstream, url, headers, body.for_model(model))
             # A stream may last for minutes: what was read to begin it is let go of.
             del text, body, credentials, headers, url
-            with while_connected(receive):
-                response = await call
-                share.close()
-                try:
-                    await relay_answer(
-                        response, send, record, anthropic=route.anthropic
-                    )
-                finally:
-                    # Unless the answer is whole, this ends the connection.
-                    response.close()
+            _end_with_caller(scope)
+            response = await call
+            share.give_back()
+            try:
+                await relay_answer(response, send, record, anthropic=route.anthropic)
+            finally:
+                # Unless the answer is whole, this ends the connection.
+                response.close()
 
 
-@contextmanager
-def while_connected(receive: Receive) -> Iterator[None]:
-    """Run a block for as long as the caller is there, then cancel it quietly.
+def _end_with_caller(scope: Scope) -> None:
+    """Have the running task cancelled as soon as its caller disconnects.
 
-    ASGI tells of a disconnect only to who waits for it (`http.disconnect`).
-
-    Args:
-        receive: ASGI's receive, after the whole body.
+    ASGI tells of that only to who waits for it: a task of its own for each request.
     """
     task = asyncio.current_task()
-    gone = False
-
-    async def watch() -> None:
-        nonlocal gone
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        gone = True
-        task.cancel()  # type: ignore[union-attr]  # (ASGI runs in one)
-
-    watcher = asyncio.create_task(watch())
-    try:
-        yield
-    except asyncio.CancelledError:
-        if not gone:
-            raise
-        task.uncancel()  # type: ignore[union-attr]
-    finally:
-        watcher.cancel()
+    if (caller := scope.get("lls_openai.caller")) and task:
+        caller.on_disconnect(task.cancel)
 
 
 def upstream_of(provider: object) -> Upstream | None:
     """Give the pinned upstream of one of this project's providers; None for others."""
     upstream = getattr(provider, "upstream", None)
     return upstream if isinstance(upstream, Upstream) else None
-
-
-async def _abort(scope: Scope) -> None:
-    """Say by the end of the connection that the answer is not whole."""
-    if abort := scope.get("lls_openai.abort"):
-        await abort()
 
 
 def readable(scope: Scope) -> Scope:

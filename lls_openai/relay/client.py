@@ -6,8 +6,6 @@ context each time and leaks descriptors.
 
 import asyncio
 import select
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from http import HTTPStatus
 
@@ -165,8 +163,7 @@ class _Connector(aiohttp.TCPConnector):
 
     def __init__(self) -> None:
         super().__init__(limit=0, keepalive_timeout=KEEP_ALIVE)
-        make: Callable[..., ResponseHandler] = PooledConnection
-        self._factory = partial(make, loop=self._loop)
+        self._factory = partial(PooledConnection, loop=self._loop)  # type: ignore[assignment]  # (a kind of it)
 
 
 def open_pool() -> aiohttp.ClientSession:
@@ -230,9 +227,8 @@ def _until_head(timeout: aiohttp.ClientTimeout) -> float:
     return (timeout.connect or 0) + (timeout.sock_read or 0)
 
 
-@contextmanager
-def upstream_errors(broken: str = "upstream_unreachable") -> Iterator[None]:
-    """Turn what an HTTP client raises into an error of the contract.
+class upstream_errors:  # noqa: N801 (used like a function, as in contextlib)
+    """Turns what an HTTP client raises in a block into an error of the contract.
 
     The message is one of ours; the client's own may show what was sent.
 
@@ -242,12 +238,19 @@ def upstream_errors(broken: str = "upstream_unreachable") -> Iterator[None]:
     Raises:
         RelayError: in the place of the client's.
     """
-    try:
-        yield
-    except TimeoutError:
-        raise RelayError("upstream_timeout", _SILENT) from None
-    except _CLIENT_ERRORS as error:
-        raise RelayError(broken, _explain(error)) from None
+
+    def __init__(self, broken: str = "upstream_unreachable") -> None:
+        self._broken = broken
+
+    def __enter__(self) -> None:
+        """Begin the block."""
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        """Raise the contract's error in the place of the client's."""
+        if isinstance(error, TimeoutError):
+            raise RelayError("upstream_timeout", _SILENT) from None
+        if isinstance(error, _CLIENT_ERRORS):
+            raise RelayError(self._broken, _explain(error)) from None
 
 
 def _explain(error: Exception) -> str:

@@ -1,9 +1,10 @@
 """A request's body: read within limits, the model's name taken out and put in."""
 
+import asyncio
 import codecs
 import re
 from collections.abc import Callable
-from contextlib import ExitStack
+from typing import Self
 
 import msgspec
 from starlette.types import Receive
@@ -27,35 +28,49 @@ _decode_text = msgspec.json.Decoder(str).decode
 _encode = msgspec.json.Encoder().encode
 
 
-class Disconnected(Exception):  # noqa: N818 (what happened, not an error to answer)
-    """The caller disconnected before its request was whole."""
-
-
 class InFlight:
-    """Bounds the bytes of request bodies that are in memory together.
+    """How many bytes of request bodies are in memory together.
 
     Args:
         limit: how many there may be, in bytes.
     """
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._held = 0
+        self.limit = limit
+        self.held = 0
 
-    def take(self, size: int, share: ExitStack) -> None:
-        """Count bytes that were read, until one request's `share` is closed.
+
+class Share:
+    """What one request holds of them, until its block ends or it gives them back."""
+
+    def __init__(self, in_flight: InFlight) -> None:
+        self._all = in_flight
+        self._own = 0
+
+    def __enter__(self) -> Self:
+        """Begin with nothing."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give back what is left."""
+        self.give_back()
+
+    def take(self, size: int) -> None:
+        """Count bytes that were read.
 
         Raises:
             RelayError: with them there would be too many.
         """
-        if self._held + size > self._limit:
+        if self._all.held + size > self._all.limit:
             message = "Too many requests with large bodies: try again"
             raise RelayError("server_busy", message)
-        self._held += size
-        share.callback(self._give_back, size)
+        self._all.held += size
+        self._own += size
 
-    def _give_back(self, size: int) -> None:
-        self._held -= size
+    def give_back(self) -> None:
+        """Let go of all."""
+        self._all.held -= self._own
+        self._own = 0
 
 
 class RequestBody:
@@ -104,7 +119,7 @@ async def read_body(
     Raises:
         RelayError: the body is compressed, not JSON by its type, over the limit (what
             is over it is never held), or one too many.
-        Disconnected: the caller disconnected.
+        asyncio.CancelledError: the caller disconnected.
     """
     if _announced(dict(headers)) > limit:
         raise too_large(limit)
@@ -113,7 +128,7 @@ async def read_body(
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise Disconnected
+            raise asyncio.CancelledError
         chunk, more = message.get("body", b""), message.get("more_body", False)
         size += len(chunk)
         if size > limit:

@@ -5,6 +5,7 @@ they are whole, so that an answer that breaks off becomes an error and not half 
 answer; a stream passes event by event; anything else passes as it arrives.
 """
 
+import asyncio
 import re
 
 from aiohttp import ClientResponse
@@ -47,8 +48,11 @@ _BLANK_LINES = (b"\n\n", b"\n\r\n", b"\r\r")
 _CUT_OFF = max(map(len, _BLANK_LINES)) - 1
 
 
-class BrokenOff(Exception):  # noqa: N818 (what happened, not an error to answer)
-    """The answer broke off where only the end of the connection can say so."""
+class BrokenOff(asyncio.CancelledError):
+    """The answer broke off where only the end of the connection can say so.
+
+    Like a cancelled request, it is for nobody to answer: `server.front` ends both.
+    """
 
 
 async def relay_answer(

@@ -64,7 +64,9 @@ class Upstream:
         base = given if _VERSION.search(given.path) else given / "v1"
         self.base = str(base)
         self._own = {self._given, self.base, str(given.origin())}
-        self._headers: dict[str, str] = network.headers or {}
+        # The caller's must not take the place of the provider's.
+        self._headers = CIMultiDict(_OWN_HEADERS)
+        self._headers.update(network.headers or {})
         self.tls = _tls(network.tls, network.proxy)
         self.proxy = _proxy(network.proxy, given)
         self.timeout = _timeout(network.timeout)
@@ -132,7 +134,6 @@ class Upstream:
             if (name in _PASSED or name.startswith(_PASSED_PREFIXES))
             and value.isascii()
         )
-        headers.update(_OWN_HEADERS)
         headers.update(self._headers)
         forwarded = build_forwarded_headers(
             credentials.provider_data, self.config.forward_headers

@@ -9,12 +9,10 @@ from typing import Any
 
 import httptools
 from uvicorn import Config
-from uvicorn.protocols.http.httptools_impl import (
-    HttpToolsProtocol,
-    RequestResponseCycle,
-)
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from lls_openai.relay.errors import RelayError
+from lls_openai.server.caller import Caller
 from lls_openai.server.front import LINGER_BYTES, new_request_id
 
 # The largest head, in bytes: what uvicorn allows with h11, its other parser. It is
@@ -71,7 +69,7 @@ class Connection(HttpToolsProtocol):
     _since = 0.0
     _timer: asyncio.TimerHandle | None = None
     # The requests that are not answered yet, in order; the first is being answered.
-    _open: tuple[RequestResponseCycle, ...] = ()
+    _open: tuple[Caller, ...] = ()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 (uvicorn's own)
         super().__init__(*args, **kwargs)
@@ -90,9 +88,8 @@ class Connection(HttpToolsProtocol):
         if self._timer:
             self._timer.cancel()
         super().connection_lost(exc)
-        for cycle in self._open:
-            cycle.disconnected = True
-            cycle.message_event.set()
+        for caller in self._open:
+            caller.disconnect()
 
     def data_received(self, data: bytes) -> None:
         """Take what was read, and no more when it is too much."""
@@ -140,7 +137,7 @@ class Connection(HttpToolsProtocol):
             return
         self._discarded = 0
         if self._open:
-            cycle = self._open[0]
+            cycle = self._open[0].cycle
             cycle.keep_alive = False
             if cycle.response_started or not cycle.more_body:
                 return
@@ -167,7 +164,6 @@ class Connection(HttpToolsProtocol):
         if not self._again:
             super().on_message_begin()
             self._since = self.loop.time()
-            self.scope["lls_openai.abort"] = self._abort  # type: ignore[typeddict-unknown-key]
 
     def on_headers_complete(self) -> None:
         """Hand the head on, to which nothing is added any more.
@@ -185,9 +181,8 @@ class Connection(HttpToolsProtocol):
             raise OverflowError
         super().on_headers_complete()
         self.headers = self.headers.copy()
-        self._open = (*self._open, self.cycle)
-        if self.cycle.scope["http_version"] == "1.0":
-            _leave_unchunked(self.cycle)
+        caller = self.scope["lls_openai.caller"] = Caller(self.cycle)  # type: ignore[typeddict-unknown-key]  # (an extension)
+        self._open = (*self._open, caller)
         # uvicorn reads no more behind a pipelined one, and would not see a disconnect.
         self.flow.resume_reading()
 
@@ -235,26 +230,4 @@ class Connection(HttpToolsProtocol):
         """Whether a request is whole, and its caller reads the answer as it comes."""
         if not self._open or self.flow.write_paused:
             return False
-        return self.flow.read_paused or not self._open[0].more_body
-
-    async def _abort(self) -> None:
-        """End the connection at once, and wait until the application can know."""
-        cycle = self._open[0]
-        self.transport.abort()
-        while not cycle.disconnected:  # noqa: ASYNC110 (two turns of the loop away)
-            await asyncio.sleep(0)
-
-
-def _leave_unchunked(cycle: RequestResponseCycle) -> None:
-    """Send an answer as it is: HTTP/1.0 knows no chunks, and ends with the connection.
-
-    uvicorn sends chunks unless a length was given, and then no more than that.
-    """
-    cycle.chunked_encoding = False
-    send = cycle.send
-
-    async def send_as_is(message: Any) -> None:  # noqa: ANN401 (ASGI's)
-        cycle.expected_content_length = len(message.get("body", b""))
-        await send(message)
-
-    cycle.send = send_as_is  # type: ignore[method-assign]
+        return self.flow.read_paused or not self._open[0].is_sending

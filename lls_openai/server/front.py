@@ -8,10 +8,14 @@ import asyncio
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lls_openai.relay.record import Record, record_of
+
+if TYPE_CHECKING:
+    from lls_openai.server.caller import Caller
 
 # How much of a refused body is discarded, in bytes: a client that sends it all before
 # it looks would see a reset and not the answer.
@@ -51,10 +55,10 @@ class Front:
         record = record_of(scope)
         exchange = _Exchange(scope, receive, send, self._linger)
         try:
-            await self._app(scope, exchange.receive, exchange.send)
+            await self._app(scope, receive, exchange.send)
         except asyncio.CancelledError:
-            # The drain time of a stop is over.
-            await exchange.abort()
+            # The caller is gone, its answer broke off, or a stop's drain time is over.
+            await exchange.caller.abort()
         finally:
             self._ended(scope, exchange.status, exchange.request_id, record)
 
@@ -68,21 +72,15 @@ class _Exchange:
         self._linger = linger
         self._receive = receive
         self._send = send
-        self._abort = scope.get("lls_openai.abort")
-        self._unread = True
+        self.caller: Caller = scope["lls_openai.caller"]
         self.status = CALLER_GONE
         self.request_id = ""
-
-    async def receive(self) -> Message:
-        message = await self._receive()
-        self._unread = message.get("more_body", False)
-        return message
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             message = {**message, "headers": self._with_id(message["headers"])}
-        elif self._unread and not message.get("more_body", False):
+        elif self.caller.is_sending and not message.get("more_body", False):
             await self._send({**message, "more_body": True})
             message = {"type": "http.response.body"}
             await self._discard()
@@ -102,11 +100,7 @@ class _Exchange:
         size = 0
         with suppress(TimeoutError):
             async with asyncio.timeout(self._linger):
-                while self._unread and size < LINGER_BYTES:
-                    size += len((await self.receive()).get("body", b""))
-        if self._unread:
-            await self.abort()
-
-    async def abort(self) -> None:
-        if self._abort:
-            await self._abort()
+                while self.caller.is_sending and size < LINGER_BYTES:
+                    size += len((await self._receive()).get("body", b""))
+        if self.caller.is_sending:
+            await self.caller.abort()

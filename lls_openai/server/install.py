@@ -12,12 +12,13 @@ from http import HTTPStatus
 
 from fastapi import Request
 from fastapi.responses import Response
+from llama_stack.core.datatypes import User
 from llama_stack.core.exceptions import translate_exception
 from llama_stack.core.server import server
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from lls_openai.relay.app import Relay, readable
-from lls_openai.relay.errors import error_body, send_error
+from lls_openai.relay.errors import RelayError, error_body, send_error
 from lls_openai.relay.record import record_of
 from lls_openai.relay.routes import is_anthropic, unknown_route
 from lls_openai.server.lifecycle import serving
@@ -25,8 +26,6 @@ from lls_openai.server.logs import set_up_logs
 from lls_openai.server.run_yaml import refuse_unknown_keys
 
 logger = logging.getLogger(__name__)
-
-_StockPolicy = server.RouteAuthorizationMiddleware
 
 
 def install() -> None:
@@ -63,23 +62,16 @@ class RouteAuthorization(server.RouteAuthorizationMiddleware):  # type: ignore[m
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the stock middleware decide, and answer in its place."""
-
-        async def refuse(_: Message) -> None:
-            raise _Refused
-
-        async def go_on(scope: Scope, receive: Receive, _: Send) -> None:
-            await self.app(scope, receive, send)
-
         try:
-            await _StockPolicy(go_on, self.route_policy)(scope, receive, refuse)
-        except _Refused:
-            error = unknown_route(scope["path"])
+            await super().__call__(scope, receive, send)
+        except RelayError as error:
             record_of(scope).code = error.code
             await send_error(send, error, anthropic=is_anthropic(scope["path"]))
 
-
-class _Refused(Exception):  # noqa: N818 (not an error)
-    """The stock middleware has sent something of its own: a refusal."""
+    def _is_route_allowed(self, route: str, user: User | None) -> bool:
+        if super()._is_route_allowed(route, user):
+            return True
+        raise unknown_route(route)
 
 
 async def answer_exception(_request: Request, error: Exception) -> Response:

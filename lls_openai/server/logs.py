@@ -23,6 +23,8 @@ _AUTHENTICATION = "llama_stack.core.server.auth"
 _STACK = "llama_stack.core.stack"
 _UVICORN = "uvicorn.error"
 
+_STANDARD_ERROR = 2
+
 # What is no news to a person, or not true: `Model refresh task cancelled` is an error
 # as which Llama Stack logs the end of its own task at every stop.
 _NO_NEWS = (
@@ -85,7 +87,7 @@ class AccessLog:
     """
 
     def __init__(self) -> None:
-        self._line = _json_line if os.environ.get(_FORMAT) == "json" else _text_line
+        self._write = _json if os.environ.get(_FORMAT) == "json" else _text
 
     def __call__(
         self, scope: Scope, status: int, request_id: str, record: Record
@@ -98,54 +100,59 @@ class AccessLog:
             request_id: the id that the caller has got.
             record: what was noted of the call.
         """
-        facts: dict[str, object] = {
-            "client": "{}:{}".format(*(scope["client"] or ("-", 0))),
-            "method": scope["method"],
-            "path": scope["path"],
-            "status": status,
-            "ms": _since(record.started, time.perf_counter()),
-        }
-        if record.model:
-            facts |= {"model": record.model, "provider": record.provider}
-        if record.first:
-            facts["first_byte_ms"] = _since(record.started, record.first)
-        if record.code:
-            facts["code"] = record.code
-        if request_id:
-            facts["request_id"] = request_id
-        # It is buffered by lines, whatever it leads to.
-        sys.stderr.write(self._line(facts))
+        now = time.time()
+        line = _Line(
+            timestamp=f"{_second(int(now))}.{int(now * 1000) % 1000:03}Z",
+            level="info",
+            logger="lls_openai.access",
+            client="{}:{}".format(*(scope["client"] or ("-", 0))),
+            method=scope["method"],
+            path=scope["path"],
+            status=status,
+            ms=_since(record.started, time.perf_counter()),
+            model=record.model,
+            provider=record.provider,
+            first_byte_ms=record.first and _since(record.started, record.first),
+            code=record.code,
+            request_id=request_id,
+        )
+        os.write(_STANDARD_ERROR, self._write(line))
+
+
+class _Line(msgspec.Struct, omit_defaults=True, tag_field="event", tag="request"):
+    timestamp: str
+    level: str
+    logger: str
+    client: str
+    method: str
+    path: str
+    status: int
+    ms: float
+    model: str | None = None
+    provider: str | None = None
+    first_byte_ms: float | None = None
+    code: str | None = None
+    request_id: str = ""
 
 
 def _since(start: float, end: float) -> float:
-    return round((end - start) * 1000, 1)
+    # A tenth of the time of `round`.
+    return int((end - start) * 10_000) / 10
 
 
-def _text_line(facts: dict[str, Any]) -> str:
-    clock = _second(int(time.time()))[11:]
-    more = "  ".join(
-        str(facts[name])
-        for name in ("model", "code", "client", "request_id")
-        if name in facts
-    )
+def _json(line: _Line) -> bytes:
+    return msgspec.json.encode(line) + b"\n"
+
+
+def _text(line: _Line) -> bytes:
+    facts = (line.model, line.code, line.client, line.request_id)
+    more = "  ".join(filter(None, facts))
     # A path is written as JSON would be: no line feed or escape gets into a terminal.
-    path = msgspec.json.encode(facts["path"]).decode()[1:-1]
+    path = msgspec.json.encode(line.path).decode()[1:-1]
     return (
-        f"{clock}  {facts['status']}  {facts['ms']:>9} ms  {facts['method']:<6} "
+        f"{line.timestamp[11:19]}  {line.status}  {line.ms:>9} ms  {line.method:<6} "
         f"{path:<26}  {more}\n"
-    )
-
-
-def _json_line(facts: dict[str, Any]) -> str:
-    now = time.time()
-    line = {
-        "event": "request",
-        "timestamp": f"{_second(int(now))}.{int(now * 1000) % 1000:03}Z",
-        "level": "info",
-        "logger": "lls_openai.access",
-        **facts,
-    }
-    return msgspec.json.encode(line).decode() + "\n"
+    ).encode()
 
 
 @lru_cache(maxsize=1)
