@@ -27,7 +27,7 @@ HOW_TO_SEND = (
 type RequestHeaders = Iterable[tuple[bytes, bytes]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Credentials:
     """A caller's key and provider data; its repr shows neither.
 

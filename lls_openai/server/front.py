@@ -60,6 +60,8 @@ class Front:
             # The caller is gone, its answer broke off, or a stop's drain time is over.
             await exchange.caller.abort()
         finally:
+            # It knows the scope: such a circle waits for the collector.
+            scope.pop("lls_openai.caller")
             self._ended(scope, exchange.status, exchange.request_id, record)
 
 
@@ -79,21 +81,22 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message = {**message, "headers": self._with_id(message["headers"])}
+            message = self._with_id(message)
         elif self.caller.is_sending and not message.get("more_body", False):
             await self._send({**message, "more_body": True})
             message = {"type": "http.response.body"}
             await self._discard()
         await self._send(message)
 
-    def _with_id(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    def _with_id(self, start: Message) -> Message:
         """Use the vendor's id where there is one; Anthropic's has another name."""
-        there = dict(headers)
+        there = dict(start["headers"])
         own = there.get(b"x-request-id") or there.get(b"request-id")
         self.request_id = own.decode("latin-1") if own else new_request_id()
         if b"x-request-id" in there:
-            return headers
-        return [*headers, (b"x-request-id", self.request_id.encode("latin-1"))]
+            return start
+        own = self.request_id.encode("latin-1")
+        return {**start, "headers": [*start["headers"], (b"x-request-id", own)]}
 
     async def _discard(self) -> None:
         """Read on for a bounded time and size, then give up on the connection."""

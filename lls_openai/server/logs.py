@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import time
-from functools import lru_cache
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -100,12 +100,12 @@ class AccessLog:
             request_id: the id that the caller has got.
             record: what was noted of the call.
         """
-        now = time.time()
+        host, port = scope["client"] or ("-", 0)
         line = _Line(
-            timestamp=f"{_second(int(now))}.{int(now * 1000) % 1000:03}Z",
+            timestamp=datetime.now(UTC),
             level="info",
             logger="lls_openai.access",
-            client="{}:{}".format(*(scope["client"] or ("-", 0))),
+            client=f"{host}:{port}",
             method=scope["method"],
             path=scope["path"],
             status=status,
@@ -120,7 +120,7 @@ class AccessLog:
 
 
 class _Line(msgspec.Struct, omit_defaults=True, tag_field="event", tag="request"):
-    timestamp: str
+    timestamp: datetime
     level: str
     logger: str
     client: str
@@ -150,11 +150,6 @@ def _text(line: _Line) -> bytes:
     # A path is written as JSON would be: no line feed or escape gets into a terminal.
     path = msgspec.json.encode(line.path).decode()[1:-1]
     return (
-        f"{line.timestamp[11:19]}  {line.status}  {line.ms:>9} ms  {line.method:<6} "
+        f"{line.timestamp:%H:%M:%S}  {line.status}  {line.ms:>9} ms  {line.method:<6} "
         f"{path:<26}  {more}\n"
     ).encode()
-
-
-@lru_cache(maxsize=1)
-def _second(seconds: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
