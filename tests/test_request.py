@@ -1,28 +1,21 @@
 """What the upstream gets is what the caller sent, with the model's name replaced."""
 
-import asyncio
 import codecs
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
-from itertools import cycle
 
 import pytest
-from multidict import CIMultiDict
 
-from lls_openai.relay.client import open_pool, post
-from lls_openai.relay.routes import ROUTES as TABLE
-from lls_openai.relay.upstream import Upstream as Pinned
-from lls_openai.settings import ProviderConfig
-from tests.support.http import CHAT, OWN, ROUTES, Answer, ask, chat, encoded, request
+from tests.support.http import CHAT, OWN, ROUTES, Answer, ask, encoded, request
 from tests.support.server import Server
 from tests.support.upstream import Upstream
-from tests.support.wire import JSON, LAST_CHUNK, answer, chunk
+from tests.support.wire import LAST_CHUNK, answer, chunk
 
 # What a base_url has behind its origin, and the path that calls go to.
-BASES = {"": "/v1", "/": "/v1", "/v1": "/v1", "/v1/": "/v1", "/openai": "/openai/v1"}
-BASES |= {"/v1x": "/v1x/v1", "/dev1": "/dev1/v1", "/a/v10": "/a/v10"}
-BASES |= {base: base for base in ("/v1beta/openai", "/v1alpha1/x")}
+BASES = {"": "/v1", "/": "/v1", "/v1/": "/v1", "/openai": "/openai/v1"}
+BASES |= {"/v1x": "/v1x/v1", "/dev1": "/dev1/v1"}
+BASES |= {base: base for base in ("/v1", "/a/v10", "/v1beta/openai", "/v1alpha1/x")}
 URL = "${env.OPENAI_UPSTREAM_URL}"
 FURTHER = {f"base-{n}": {"base_url": URL + base} for n, base in enumerate(BASES)}
 pytestmark = pytest.mark.providers(FURTHER)
@@ -45,41 +38,36 @@ def at_most(server: Server, size: int) -> Iterator[None]:
     assert server.memory("VmHWM") - before < 4 * size + 8 * MEBIBYTE
 
 
-FIELDS = {
-    "unknown": '"made_up":{"nested":[1,{"deeper":true}]},"":1,"top_k":40',
-    "another vendor's": '"google":{"safety_settings":[]},"extra_body":{"a":{"n":null}}',
-    "null": '"seed":null,"stop":null,"messages":null,"input":null',
-    "false and empty": '"store":false,"n":0,"metadata":{},"messages":[],"suffix":""',
-    "integers": '"seed":9007199254740993,"a":-123456789012345678901234567890',
-    "a long decimal": '"top_p":0.1000000000000000055511151231257827',
-    "decimals": '"top_p":0.10,"a":1.0,"b":1e-7,"c":1E+2,"d":-0.0,"e":1e400',
-    "escapes": r'"user":"\u00e9\ud83d\ude00\u0000\/\b\t\n\"\\"',
-    "letters": '"user":"é 😀 漢 \u2028 \u202e \x7f"',
-    "models elsewhere": r'"user":"\"model\":\"openai\/a\"","a":{"model":"openai/b"}',
-    "names twice inside": '"metadata":{"a":1,"a":2,"A":3}',
-    "spaces inside": '"metadata":{ "a" :\t[ 1 ,\r\n 2 ] }',
-    "tools": '"tools":[{"type":"custom","custom":{"format":{"syntax":"lark"}}},{"type":'
-    '"function","function":{"name":"f","strict":null}}],"tool_choice":"none"',
-    "a tool's call": '"messages":[{"role":"assistant","content":null,"tool_calls":[{'
-    '"id":"","extra_content":{"google":{"thought_signature":"c2ln"}}}]}]',
-    "parts": '"messages":[{"role":"critic","content":[{"type":"new","cache_control":'
-    '{"ttl":"1h"}},{"type":"input_audio","input_audio":{"data":"AAAA"}}]}]',
-    "depth": '"a":' + "[" * 200 + "]" * 200,
-}
-
-
-@pytest.mark.parametrize(
-    ("fields", "path"), [*zip(FIELDS.values(), cycle(ROUTES), strict=False)], ids=FIELDS
+# What a parser, or a model of the API, would drop or write in another way.
+FIELDS = ",".join(
+    (
+        '"made_up":{"nested":[1,{"deeper":true}]},"":1,"top_k":40,"messages":null',
+        '"google":{"safety_settings":[]},"extra_body":{"a":{"n":null}},"seed":null',
+        '"store":false,"n":0,"metadata":{"a":1,"a":2,"A":3},"logit_bias":{}',
+        '"suffix":"","integers":[9007199254740993,-123456789012345678901234567890]',
+        '"top_p":0.1000000000000000055511151231257827,"temperature":0.10',
+        '"decimals":[1.0,1e-7,1E+2,-0.0,1e400],"spaces":{ "a" :\t[ 1 ,\r\n 2 ] }',
+        r'"user":"\u00e9\ud83d\ude00\u0000\/\b\t\n\"\\","x":"é 😀 漢"',
+        '"letters":"\u2028 \u202e \x7f","a":{"model":"openai/b"}',
+        r'"text":"\"model\":\"openai\/a\"","depth":' + "[" * 200 + "]" * 200,
+        '"tools":[{"type":"custom","custom":{"format":{"syntax":"lark"}}}]',
+        '"input":[{"role":"critic","content":[{"type":"new","strict":null}]}]',
+    )
 )
-def test_a_field_arrives_as_it_was_written(
-    server: Server, upstream: Upstream, fields: str, path: str
-) -> None:
-    """Byte for byte: nothing is added, dropped, reordered or written differently."""
-    upstream.openai.script(answer())
-    sent = f'{{"first":1,"model":"openai/m-1",{fields},"last":2}}'.encode()
 
-    assert call(server, sent, path=path).status == 200
-    assert upstream.openai.request.target == path
+
+@pytest.mark.parametrize("path", ROUTES)
+def test_every_field_arrives_as_it_was_written(
+    server: Server, upstream: Upstream, path: str
+) -> None:
+    """Byte for byte, nothing added, dropped or reordered; the query as well."""
+    upstream.openai.script(answer())
+    sent = f'{{"first":1,"model":"openai/m-1",{FIELDS},"last":2}}'.encode()
+    # As Claude Code asks.
+    target = f"{path}?beta=true&a=%20b%2F"
+
+    assert call(server, sent, path=target).status == 200
+    assert upstream.openai.request.target == target
     assert upstream.openai.request.body == sent.replace(b"openai/m-1", b"m-1", 1)
 
 
@@ -127,13 +115,12 @@ def test_a_large_body_arrives_whole_and_costs_little(
     assert arrived.header("content-length") == str(len(arrived.body))
 
 
-ENDS = [b"", b"}}", b'"a":NaN}', b'"a":"\xff"}', b'"\xe9":1}', b'"a":"\xed\xa0\x80"}']
+ENDS = [b"}}", b'"a":NaN}', b'"a":"\xff"}', b'"\xe9":1}', b'"a":"\xed\xa0\x80"}']
 ENDS += [b'"a":1}\xf0\x9f', b'"a":' + b"[" * MEBIBYTE, b'"a":"%b"}' % (b":" * 499_999)]
 ENDS += [b",".join(b'"%d":1' % number for number in range(1_000_000)) + b"}"]
-NO_OBJECT = [b"", b"model=a", b"[]", b"null", b'["model"]', b"[" * MEBIBYTE]
+NO_OBJECT = [b"", b"model=a", b"null", b'["model"]', b"[" * MEBIBYTE]
 NO_OBJECT += ['{"model":"openai/m-1"}'.encode("utf-16"), *(START + end for end in ENDS)]
-NO_MODEL = [b"{}", b'{"a":{"model":"a"}}', b'{"model":null}', b'{"model":7}']
-NO_MODEL += [b'{"model":["openai/m-1"]}']
+NO_MODEL = [b"{}", b'{"a":{"model":"a"}}', b'{"model":null}', b'{"model":["a"]}']
 
 
 @pytest.mark.parametrize(
@@ -180,24 +167,6 @@ def test_the_contracts_headers_pass_and_no_others(
     assert sorted(map(bytes.lower, arrived)) == sorted(map(bytes.lower, own + PASSING))
 
 
-def test_a_cookie_of_an_upstream_is_not_kept(upstream: Upstream) -> None:
-    """It would go out with the next caller's call, where an upstream has a name."""
-    by_name = f"http://localhost:{upstream.openai.port}"
-    pinned = Pinned(ProviderConfig(base_url=by_name))
-    upstream.openai.script(answer(headers=JSON | {"set-cookie": "a=b"}), times=2)
-
-    url = pinned.endpoint(TABLE[CHAT], b"")
-
-    async def call_twice() -> None:
-        async with open_pool() as pool:
-            for _ in range(2):
-                got = await post(pool, pinned, url, CIMultiDict(), b"{}")
-                await got.read()
-
-    asyncio.run(call_twice())
-    assert [e.header("cookie") for e in upstream.openai.requests] == [None, None]
-
-
 @pytest.mark.parametrize(("number", "expected"), [*enumerate(BASES.values())])
 def test_a_version_is_added_where_base_url_has_none(
     server: Server, upstream: Upstream, number: int, expected: str
@@ -206,13 +175,3 @@ def test_a_version_is_added_where_base_url_has_none(
     call(server, encoded({"model": f"base-{number}/m-1"}))
 
     assert upstream.openai.request.target == f"{expected}/chat/completions"
-
-
-def test_a_query_arrives_as_it_was_sent(server: Server, upstream: Upstream) -> None:
-    """Claude Code asks for `/v1/messages?beta=true`; it stands in no log line."""
-    target = f"{ROUTES[0]}?beta=true&a=%20b%2F"
-
-    ask(server.port, request(b"POST", target, body=encoded(chat())))
-
-    assert upstream.openai.request.target.endswith("?beta=true&a=%20b%2F")
-    assert "beta=true" not in server.log
