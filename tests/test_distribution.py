@@ -9,7 +9,7 @@ from dotenv import dotenv_values
 from llama_stack_client import LlamaStackClient
 from openai import OpenAI
 
-from tests.support.http import CHAT, MODELS, bearer, chat, provider_data, sse
+from tests.support.http import CHAT, CLAUDE, MODELS, chat, provider_data, sse
 from tests.support.server import PROJECT, RUN_YAML, Server
 from tests.support.upstream import Upstream, Vendor
 from tests.support.vendors import KEYS
@@ -24,7 +24,7 @@ FIVE = {
         "gemini",
         "/v1beta/openai",
     ),
-    "anthropic/claude-haiku-4-5-20251001": ("Claude Haiku 4.5", "anthropic", "/v1"),
+    CLAUDE: ("Claude Haiku 4.5", "anthropic", "/v1"),
 }
 
 
@@ -35,6 +35,7 @@ def test_the_five_models_are_listed(client: httpx.Client) -> None:
     assert listed["object"] == "list"
     assert [model["id"] for model in listed["data"]] == list(FIVE)
     for model in listed["data"]:
+        one = client.get(f"{MODELS}/{model['id']}").json()
         provider, _, name = model["id"].partition("/")
         form = {"id": model["id"], "object": "model", "owned_by": "llama_stack"}
         stacks = {"provider_id": provider, "provider_resource_id": name}
@@ -42,11 +43,9 @@ def test_the_five_models_are_listed(client: httpx.Client) -> None:
         display = {"display_name": FIVE[model["id"]][0]}
         assert form.items() <= model.items()
         assert (stacks | display).items() <= model["custom_metadata"].items()
-        one = client.get(f"{MODELS}/{model['id']}")
-        stacks["identifier"] = model["id"]
-        assert (form | stacks).items() <= one.json().items()
-        assert display.items() <= one.json()["metadata"].items()
-        assert {type(each["created"]) for each in (model, one.json())} == {int}
+        assert (form | stacks | {"identifier": model["id"]}).items() <= one.items()
+        assert display.items() <= one["metadata"].items()
+        assert {type(each["created"]) for each in (model, one)} == {int}
 
 
 @pytest.mark.parametrize("name", ["gpt-5", "openai/gpt-5.6-luna", "openai/x/y"])
@@ -96,27 +95,10 @@ def test_a_model_answers(
         assert done.data == "[DONE]"
     else:
         said = answer.json()["choices"][0]["message"]["content"]
-    path = f"{base}/chat/completions"
-    arrived = [r for each in upstream.vendors for r in each.requests]
     assert said == f"{name} heard: hello"
-    assert [(r.path, r.key, r.json["model"]) for r in arrived] == [
-        (path, KEYS[vendor], name)
-    ]
-
-
-def test_nothing_lists_what_went_through(
-    client: httpx.Client, upstream: Upstream
-) -> None:
-    """Llama Stack's lists of past calls are no routes here."""
-    for body in (chat(), chat(stream=True)):
-        assert client.post(CHAT, json=body, headers=bearer()).status_code == 200
-    assert len(upstream.openai.requests) == 2
-
-    paths = (CHAT, f"{CHAT}/1", "/v1/responses", "/v1/responses/1", "/v1/conversations")
-    answers = [client.get(f"{path}?limit=100", headers=bearer()) for path in paths]
-
-    assert [answer.status_code for answer in answers] == [405, 404, 405, 404, 404]
-    assert not any("hello" in answer.text for answer in answers)
+    (arrived,) = [r for each in upstream.vendors for r in each.requests]
+    assert (arrived.path, arrived.key) == (f"{base}/chat/completions", KEYS[vendor])
+    assert arrived.json["model"] == name
 
 
 def test_health_and_version_need_no_key(client: httpx.Client) -> None:
