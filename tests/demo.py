@@ -4,7 +4,6 @@
 """
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -12,20 +11,12 @@ import tempfile
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+
+from tests.support.tool import end_on_signals
 
 if __name__ == "__main__":
-    ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-    def leave(number: int, _frame: object) -> NoReturn:
-        """End by taking everything down; a second signal does not cut that short."""
-        for ending in ENDINGS:
-            signal.signal(ending, signal.SIG_IGN)
-        sys.exit(128 + number)
-
-    # Before the imports below, which take a moment: Ctrl-C shows no traceback.
-    for ending in ENDINGS:
-        signal.signal(ending, leave)
+    # Before the imports below, which take a moment.
+    end_on_signals()
 
 import httpx
 
@@ -41,8 +32,6 @@ from tests.support.vendors import KEYS
 
 # No other provider is called: the mock does not stand in for it.
 MOCKED = ("openai/", "openai-mini/", "gemini/", "anthropic/")
-# Seconds between two pieces of a streamed answer, so that one sees them arrive.
-PAUSE = 0.05
 
 say = partial(print, flush=True)
 
@@ -70,7 +59,8 @@ def demonstrate(port: int) -> int:
         say("Starting a mock of OpenAI, Gemini and Anthropic.")
         upstream = stack.enter_context(in_background())
         for vendor in upstream.vendors:
-            vendor.pause = PAUSE
+            # So that one sees a streamed answer arrive.
+            vendor.pause = 0.05
         say(f"Starting the server on port {port}: llama stack run run.yaml")
         server = Server(directory, Variation(), upstream.environment, port)
         stack.callback(server.kill)
@@ -84,8 +74,7 @@ def demonstrate(port: int) -> int:
         return subprocess.run(client, cwd=PROJECT, env=env, check=False).returncode
 
 
-def main() -> int:
-    """Run the demonstration: 0 when every model answered, 1 when something failed."""
+if __name__ == "__main__":
     try:
         status = demonstrate(free_port())
     except ServerError as error:
@@ -93,8 +82,4 @@ def main() -> int:
     if status == 0:
         say("Next: cp .env.example .env, put your keys into it, run `make server`, and")
         say("`make client` in another terminal.")
-    return status
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(status)

@@ -1,11 +1,21 @@
-"""`python -m tests.bench`: measure all servers in turns, and print the table."""
+"""`python -m tests.bench` (`make bench`): how fast the server is, beside others.
+
+The same calls go to each of these, all in front of the same upstream:
+
+    direct   caller ─▶ upstream
+    bare     caller ─▶ uvicorn and aiohttp, nothing else ─▶ upstream
+    stock    caller ─▶ run.yaml without `module:` ─▶ upstream
+    before   caller ─▶ run.yaml of another checkout (`--against DIR`) ─▶ upstream
+    this     caller ─▶ run.yaml ─▶ upstream
+
+They take turns in short rounds, and each figure is the median of its rounds.
+"""
 
 import argparse
 import os
 import re
 import resource
 import shutil
-import signal
 import socket
 import statistics
 import sys
@@ -19,13 +29,15 @@ from importlib.metadata import version
 from pathlib import Path
 from subprocess import CalledProcessError, Popen
 
+import uvloop
+
 from tests.bench import load
 from tests.bench.load import BenchError, Figures, Server
 from tests.support.server import PROJECT, clean_environment, free_port
+from tests.support.tool import aligned, end_on_signals
 
-NO_WRK = "make bench needs wrk, a load generator (Debian, Ubuntu: apt-get install wrk)"
 PACKAGES = ("llama-stack", "aiohttp", "uvicorn", "uvloop", "httptools")
-PEERS = (sys.executable, "-m", "tests.bench.peers", "PORT")
+PEERS = (sys.executable, "-m", "tests.bench.peers")
 UPSTREAMS = ("OPENAI_UPSTREAM_URL", "GEMINI_UPSTREAM_URL", "ANTHROPIC_UPSTREAM_URL")
 BOOT_SECONDS = 60
 # A stream that is relayed takes two.
@@ -53,38 +65,35 @@ say = partial(print, file=sys.stderr, flush=True)
 
 @contextmanager
 def running(name: str, *command: str | Path, **env: str) -> Iterator[Server]:
-    """Run a server on a free port, which it is told in the place of PORT."""
-    port = str(free_port())
-    own = {"LLAMA_STACK_PORT": port}
+    """Run a server on a free port."""
+    port = free_port()
     with tempfile.TemporaryFile() as log:
         process = Popen(
-            [str(part).replace("PORT", port) for part in command],
+            command,
             cwd=PROJECT,
-            env=clean_environment() | env | own,
+            env=clean_environment() | env | {"LLAMA_STACK_PORT": str(port)},
             stdout=log,
             stderr=log,
             # Ctrl-C goes to the bench alone, which then ends its servers.
             start_new_session=True,
         )
         try:
-            if not _listens_in_time(int(port), process):
-                log.seek(0)
-                raise BenchError(f"{name} has not started\n{log.read().decode()}")
-            yield Server(name, int(port), process.pid)
+            deadline = time.monotonic() + BOOT_SECONDS
+            while not _listens(port):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    log.seek(0)
+                    raise BenchError(f"{name} has not started\n{log.read().decode()}")
+                time.sleep(0.05)
+            yield Server(name, port, process.pid)
         finally:
             # Stock may be busy for minutes with logging its own failures.
             process.kill()
             process.wait()
 
 
-def _listens_in_time(port: int, process: Popen[bytes]) -> bool:
-    deadline = time.monotonic() + BOOT_SECONDS
-    while process.poll() is None and time.monotonic() < deadline:
-        with socket.socket() as probe:
-            if not probe.connect_ex(("127.0.0.1", port)):
-                return True
-        time.sleep(0.05)
-    return False
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return not probe.connect_ex(("127.0.0.1", port))
 
 
 def stack(
@@ -121,22 +130,21 @@ def measure(options: argparse.Namespace, directory: Path) -> dict[str, Figures]:
             if checkout
         ]
         # Twice, since the first calls are no measurement: stock makes its tables then.
-        slow = [load.slow_stream(server) for server in servers * 2]
-        rounds: list[list[Figures]] = [[] for _ in servers]
-        for number in range(1 if options.quick else ROUNDS):
-            for server, found in zip(servers, rounds, strict=True):
+        figures = {server.name: load.slow_stream(server) for server in servers * 2}
+        rounds: dict[str, list[Figures]] = {name: [] for name in figures}
+        for number in range(options.rounds):
+            for server in servers:
                 say(f"round {number + 1}: {server.name}")
                 spans = STOCK if server.name == "stock" else SPANS
-                found.append(load.one_round(server, *spans, directory))
-        figures = {}
-        for server, found, most in zip(
-            servers, rounds, slow[len(rounds) :], strict=True
-        ):
-            say(f"{load.HELD} slow streams: {server.name}")
-            # Stock has no time for 500 at once.
-            held = {} if server.name == "stock" else load.held_streams(server)
+                rounds[server.name].append(load.one_round(server, *spans))
+        for server in servers:
+            found = rounds[server.name]
             medians = {n: statistics.median(f[n] for f in found) for n in found[0]}
-            figures[server.name] = medians | most | held
+            figures[server.name] |= medians
+            # Stock has no time for 500 at once.
+            if server.name != "stock":
+                say(f"{load.HELD} slow streams: {server.name}")
+                figures[server.name] |= uvloop.run(load.held_streams(server))
         return figures
 
 
@@ -148,14 +156,6 @@ def table(figures: dict[str, Figures]) -> str:
         cells = [f"{of[name]:{form}}" if name in of else "-" for name in figures]
         rows.append((what, unit, *cells, _verdict(of, form, compared)))
     return aligned(rows, range(2, len(figures) + 2))
-
-
-def aligned(rows: list[tuple[str, ...]], numbers: range) -> str:
-    """Lines of text with their columns aligned, numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    aligns = [">" if at in numbers else "<" for at in range(len(widths))]
-    form = "  ".join(f"{{:{a}{w}}}" for a, w in zip(aligns, widths, strict=True))
-    return "\n".join(form.format(*cells).rstrip() for cells in rows)
 
 
 def _verdict(of: Figures, form: str, compared: str) -> str:
@@ -178,18 +178,17 @@ def _machine() -> str:
     return f"{today}, {cpus}, Python {sys.version.split()[0]}\n{packages}"
 
 
-def main() -> int:
-    """Run the bench; 1 when a server failed, 2 when wrk is missing."""
+def main() -> None:
+    """Run the bench."""
     parser = argparse.ArgumentParser("python -m tests.bench")
     parser.add_argument("--quick", action="store_true", help="one round, without stock")
     against = "another checkout of this project to compare with (column `before`)"
     parser.add_argument("--against", metavar="DIR", type=Path, help=against)
     options = parser.parse_args()
+    options.rounds = 1 if options.quick else ROUNDS
     if not shutil.which("wrk"):
-        print(NO_WRK, file=sys.stderr)
-        return 2
-    # Ending by a signal takes the servers down as well.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+        sys.exit("make bench needs wrk, a load generator: apt-get install wrk")
+    end_on_signals()
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(DESCRIPTORS, hard), hard))
     start, busy = time.monotonic(), os.getloadavg()[0]
@@ -197,16 +196,13 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as name:
             figures = measure(options, Path(name))
     except (BenchError, OSError, CalledProcessError) as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
-    rounds, took = 1 if options.quick else ROUNDS, time.monotonic() - start
-    how = f"rounds: {rounds}, in {took:.0f} s, load average before it: {busy:.1f}"
-    print(f"{_machine()}\n{how}\n")
-    print(table(figures))
-    return 0
+        sys.exit(f"bench: {error}")
+    took = time.monotonic() - start
+    how = (
+        f"rounds: {options.rounds}, in {took:.0f} s, load average before it: {busy:.1f}"
+    )
+    print(f"{_machine()}\n{how}\n\n{table(figures)}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

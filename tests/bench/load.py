@@ -7,8 +7,9 @@ import re
 import statistics
 import subprocess
 import time
-from asyncio import StreamReader, StreamWriter
+from asyncio import StreamReader, StreamWriter, open_connection
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import NamedTuple
 
 import uvloop
@@ -32,7 +33,6 @@ function done(summary, latency, requests)
 end
 """
 _NUMBER = re.compile(rb'"content": ?" (\d+)"')
-
 
 type Figures = dict[str, float]
 
@@ -61,35 +61,34 @@ class Server(NamedTuple):
         return pages * os.sysconf("SC_PAGE_SIZE") / 1024
 
 
-def one_round(
-    server: Server, calls_for: int, streams_for: int, directory: Path
-) -> Figures:
+def one_round(server: Server, calls_for: int, streams_for: int) -> Figures:
     """The figures of one round, by their names in the table, with spans in seconds."""
     cpu = server.cpu()
-    calls, rate, _ = _wrk(server, "regular", CONNECTIONS, calls_for, directory)
+    calls, rate, _ = _wrk(server, "regular", CONNECTIONS, calls_for)
     cpu = (server.cpu() - cpu) / calls
-    p50 = _wrk(server, "regular", 1, 1, directory)[2] * 1000
-    streams = _wrk(server, "burst", CONNECTIONS, streams_for, directory)[1]
+    p50 = _wrk(server, "regular", 1, 1)[2] * 1000
+    streams = _wrk(server, "burst", CONNECTIONS, streams_for)[1]
     firsts = [stream.first for stream in uvloop.run(_streams(server, "first", 0.7))]
     first = statistics.median(firsts) * 1000
     return {"rate": rate, "cpu": cpu, "p50": p50, "streams": streams, "first": first}
 
 
 def _wrk(
-    server: Server, kind: str, connections: int, seconds: int, directory: Path
+    server: Server, kind: str, connections: int, seconds: int
 ) -> tuple[int, float, float]:
     """How many calls there were, how many a second, and their median time."""
     headers = ", ".join(f"['{n}'] = [==[{v}]==]" for n, v in HEADERS.items())
-    script = directory / f"{kind}.lua"
-    body = request_body(kind).decode()
-    script.write_text(_SCRIPT.format(body=body, headers=headers))
+    script = _SCRIPT.format(body=request_body(kind).decode(), headers=headers)
     command = ["wrk", "--threads=1", f"--connections={connections}", "--timeout=30s"]
-    command += [f"--duration={seconds}s", f"--script={script}"]
-    command += [f"http://127.0.0.1:{server.port}{PATH}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    command += [f"--duration={seconds}s", f"http://127.0.0.1:{server.port}{PATH}"]
+    with NamedTemporaryFile("w") as file:
+        file.write(script)
+        file.flush()
+        command.append(f"--script={file.name}")
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
     calls, failed, took, p50 = json.loads(done.stdout.splitlines()[-1])
     if not calls and seconds < LONGEST:
-        return _wrk(server, kind, connections, seconds * 2, directory)
+        return _wrk(server, kind, connections, seconds * 2)
     if failed or not calls:
         raise BenchError(f"{server.name}: {failed} of {calls} calls ({kind}) failed")
     return calls, calls / took, p50
@@ -103,38 +102,30 @@ class Stream(NamedTuple):
     most: int
 
 
-async def _connect(server: Server) -> tuple[StreamReader, StreamWriter]:
-    return await asyncio.open_connection("127.0.0.1", server.port)
-
-
 async def _call(reader: StreamReader, writer: StreamWriter, kind: str) -> Stream:
     """Read a stream; one that is not complete and in order raises."""
     body = request_body(kind)
     lines = HEADERS | {"Host": "127.0.0.1", "Content-Length": str(len(body))}
     head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
-    start, events, text = time.perf_counter(), [], b""
+    start, first, most, text = time.perf_counter(), 0.0, 0, b""
     writer.write(f"POST {PATH} HTTP/1.1\r\n{head}\r\n".encode() + body)
     async with asyncio.timeout(60):
-        while not text.endswith(b"0\r\n\r\n"):
-            data = await reader.read(256 * 1024)
-            now = time.perf_counter() - start
+        while not text.endswith(b"0\r\n\r\n") and (data := await reader.read(1 << 18)):
+            now, count = time.perf_counter() - start, data.count(b"data: ")
+            first, most = first or (now if count else 0), max(most, count)
             text += data
-            if count := data.count(b"data: "):
-                events.append((now, count))
-            elif not data:
-                break
     numbers = [int(number) for number in _NUMBER.findall(text)]
     if b" 200 " not in text[:20] or numbers != list(range(KINDS[kind][0])):
         raise BenchError(f"a stream ({kind}) was not complete: {text[:200]!r}")
-    return Stream(events[0][0], now, max(count for _, count in events))
+    return Stream(first, now, most)
 
 
 async def _streams(server: Server, kind: str, seconds: float) -> list[Stream]:
     """Read one stream after another on one connection, one at least."""
-    reader, writer = await _connect(server)
+    reader, writer = await open_connection("127.0.0.1", server.port)
     end = time.perf_counter() + seconds
-    streams = [await _call(reader, writer, kind)]
-    while time.perf_counter() < end:
+    streams = list[Stream]()
+    while not streams or time.perf_counter() < end:
         streams.append(await _call(reader, writer, kind))
     writer.close()
     return streams
@@ -145,15 +136,11 @@ def slow_stream(server: Server) -> Figures:
     return {"most": uvloop.run(_streams(server, "slow", 0))[0].most}
 
 
-def held_streams(server: Server) -> Figures:
+async def held_streams(server: Server) -> Figures:
     """What 500 callers that read a slow stream at once cost."""
-    return uvloop.run(_held(server))
-
-
-async def _held(server: Server) -> Figures:
     peak = before = server.kib()
     cpu = server.cpu()
-    pairs = [await _connect(server) for _ in range(HELD)]
+    pairs = [await open_connection("127.0.0.1", server.port) for _ in range(HELD)]
     calls = [asyncio.create_task(_call(*pair, "held")) for pair in pairs]
     while not all(call.done() for call in calls):
         peak = max(peak, server.kib())

@@ -1,20 +1,22 @@
 """The upstream and the bare relay, and the bytes that go over the wire.
 
-`python -m tests.bench.peers PORT` is the upstream, which costs next to nothing: bytes
-made beforehand, no web framework. `python -m tests.bench.peers PORT UPSTREAM_URL` is
+`python -m tests.bench.peers` is the upstream, on LLAMA_STACK_PORT, which costs next to
+nothing: bytes made beforehand, no web framework. With the URL of that behind it, it is
 the yardstick: a relay that does nothing but relay.
 """
 
 import asyncio
 import json
+import os
 import re
 import sys
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, cast
+from collections.abc import Iterator
+from typing import cast
 
 import aiohttp
 import uvicorn
 import uvloop
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 PATH = "/v1/chat/completions"
 HEADERS = {
@@ -23,8 +25,6 @@ HEADERS = {
     # Stock Llama Stack takes the key from here alone.
     "X-LlamaStack-Provider-Data": '{"passthrough_api_key": "bench-key"}',
 }
-
-
 # Of each kind of answer its chunks (0: it is no stream) and the seconds between them.
 # The prompt names the kind, because every relay passes it on as it is.
 KINDS = {
@@ -39,10 +39,10 @@ KINDS = {
 }
 
 
-def request_body(kind: str, model: str = "openai/gpt-4o") -> bytes:
+def request_body(kind: str) -> bytes:
     """The body of a call that is answered in this way."""
     text = f"bench:{kind} Which of the planets is the largest? Answer in one sentence."
-    body: dict[str, object] = {"model": model, "temperature": 0.2, "max_tokens": 200}
+    body = {"model": "openai/gpt-4o", "temperature": 0.2, "max_tokens": 200}
     body |= {"messages": [{"role": "user", "content": text}]}
     return json.dumps(body | ({"stream": True} if KINDS[kind][0] else {})).encode()
 
@@ -53,27 +53,26 @@ def _answer(kind: str, **choice: object) -> bytes:
     return json.dumps(made, separators=(",", ":")).encode()
 
 
-def _chunks(count: int) -> list[bytes]:
+_HEAD = b"HTTP/1.1 200 OK\r\nx-request-id: req_bench\r\nContent-Type: "
+_STREAM = _HEAD + b"text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def _writes(count: int) -> list[bytes]:
     deltas = ({"content": f" {number}"} for number in range(count))
     made = (_answer("chat.completion.chunk", delta=delta) for delta in deltas)
     events = [b"data: %b\n\n" % data for data in (*made, b"[DONE]")]
-    return [b"%x\r\n%b\r\n" % (len(event), event) for event in events]
+    first, *chunks = [b"%x\r\n%b\r\n" % (len(event), event) for event in events]
+    return [_STREAM + first, *chunks, b"0\r\n\r\n"]
 
 
-_HEAD = b"HTTP/1.1 200 OK\r\nx-request-id: req_bench\r\nContent-Type: "
-_STREAM = _HEAD + b"text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+_STREAMS = {name: _writes(count) for name, (count, _) in KINDS.items()}
 _BODY = _answer("chat.completion", message={"content": "Jupiter. " * 40})
-_REGULAR = b"%bapplication/json\r\nContent-Length: %d\r\n\r\n%b" % (
-    _HEAD,
-    len(_BODY),
-    _BODY,
+_REGULAR = (
+    _HEAD + b"application/json\r\nContent-Length: %d\r\n\r\n" % len(_BODY) + _BODY
 )
-_CHUNKS = {name: _chunks(count) for name, (count, _) in KINDS.items()}
 # Stock Llama Stack asks for the models at boot, without a key, in an event loop that
 # it ends afterwards: a connection kept open would cost a traceback.
-_REFUSED = (
-    b"HTTP/1.1 401 Unauthorized\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-)
+_REFUSED = b"HTTP/1.1 401 No key\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 _KIND = re.compile(rb"bench:(\w+)")
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
@@ -81,13 +80,9 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 class Upstream(asyncio.Protocol):
     """One connection of the upstream; callers do not pipeline."""
 
-    def __init__(self) -> None:
-        """Make a connection that has read nothing."""
-        self._loop = asyncio.get_running_loop()
-        self._read = b""
-
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
+        """Begin with nothing read."""
+        self._loop, self._read = asyncio.get_running_loop(), b""
         # uvloop's transports are no subclass of asyncio's.
         self._transport = cast("asyncio.Transport", transport)
 
@@ -103,25 +98,21 @@ class Upstream(asyncio.Protocol):
             self._transport.write(_REFUSED)
             self._transport.close()
         elif KINDS[name := kind[1].decode()][0]:
-            self._transport.write(_STREAM + _CHUNKS[name][0])
-            self._later(name, 1)
+            self._stream(KINDS[name][1], iter(_STREAMS[name]))
         else:
             self._transport.write(_REGULAR)
 
-    def _later(self, kind: str, number: int) -> None:
+    def _stream(self, pause: float, parts: Iterator[bytes]) -> None:
+        part = next(parts, b"")
+        if not part or self._transport.is_closing():
+            return
+        self._transport.write(part)
         # One write in each turn of the loop: uvloop joins the writes of a turn, and a
         # vendor sends each event by itself.
-        if pause := KINDS[kind][1]:
-            self._loop.call_later(pause, self._next, kind, number)
+        if pause:
+            self._loop.call_later(pause, self._stream, pause, parts)
         else:
-            self._loop.call_soon(self._next, kind, number)
-
-    def _next(self, kind: str, number: int) -> None:
-        if number == len(_CHUNKS[kind]):
-            self._transport.write(b"0\r\n\r\n")
-        elif not self._transport.is_closing():
-            self._transport.write(_CHUNKS[kind][number])
-            self._later(kind, number + 1)
+            self._loop.call_soon(self._stream, pause, parts)
 
 
 async def serve_upstream(port: int) -> None:
@@ -131,18 +122,12 @@ async def serve_upstream(port: int) -> None:
     await server.serve_forever()
 
 
-type Message = MutableMapping[str, Any]
-type Receive = Callable[[], Awaitable[Message]]
-type Send = Callable[[Message], Awaitable[None]]
-type App = Callable[[Message, Receive, Send], Awaitable[None]]
-
-
-def bare_relay(upstream: str) -> App:
+def bare_relay(upstream: str) -> ASGIApp:
     """An application that posts what it gets to the upstream, and no more."""
     passed = (b"authorization", b"content-type", b"content-length", b"x-request-id")
     session: aiohttp.ClientSession | None = None
 
-    async def relay(scope: Message, receive: Receive, send: Send) -> None:
+    async def relay(scope: Scope, receive: Receive, send: Send) -> None:
         nonlocal session
         session = session or aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0), auto_decompress=False
@@ -165,15 +150,15 @@ def bare_relay(upstream: str) -> App:
     return relay
 
 
-def main(port: int, upstream: str = "") -> None:
-    """Serve as the one or the other until the process is ended."""
-    if not upstream:
-        uvloop.run(serve_upstream(port))
-        return
-    rest: dict[str, Any] = {"access_log": False, "lifespan": "off"}
-    relay = bare_relay(upstream)
-    uvicorn.run(relay, port=port, loop="uvloop", http="httptools", **rest)
-
-
 if __name__ == "__main__":
-    main(int(sys.argv[1]), *sys.argv[2:])
+    listening = int(os.environ["LLAMA_STACK_PORT"])
+    if not sys.argv[1:]:
+        uvloop.run(serve_upstream(listening))
+    uvicorn.run(
+        bare_relay(sys.argv[1]),
+        port=listening,
+        loop="uvloop",
+        http="httptools",
+        lifespan="off",
+        access_log=False,
+    )

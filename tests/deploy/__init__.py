@@ -1,1 +1,0 @@
-"""Checks of deploy/ in the tools that its files are for."""
