@@ -3,7 +3,6 @@
 import os
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,9 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import server as servers_of
 from tests.support.http import Raw, chat, encoded, eventually, request
-from tests.support.network import Network
 from tests.support.server import Servers, Variation
 from tests.support.upstream import Upstream
 from tests.support.wire import DONE, LAST_CHUNK, chunk, event, stream
@@ -59,7 +56,6 @@ class Outcome:
 
 GRACEFUL = {
     "every signal": Stop(((HUP, 0.1), (INT, 0.1), (TERM, 0.1), (TERM, 0))),
-    "SIGTERM twice, two workers": Stop(((TERM, 0.2), (TERM, 0)), workers=2),
     "SIGHUP, two workers": Stop(((HUP, 0),), group=False, workers=2),
 }
 STOPS = GRACEFUL | {
@@ -69,21 +65,16 @@ STOPS = GRACEFUL | {
 }
 
 
-def refuses(port: int) -> bool:
-    """Whether nobody takes a new connection."""
-    try:
-        socket.create_connection(("127.0.0.1", port), 5).close()
-    except ConnectionRefusedError:
-        return True
-    return False
-
-
 def soon_refuses(port: int) -> bool:
-    """Whether that is so within a second and a half."""
+    """Whether nobody takes a new connection within a second and a half."""
     deadline = time.monotonic() + 1.5
-    while not (refused := refuses(port)) and time.monotonic() < deadline:
+    while time.monotonic() < deadline:
+        try:
+            socket.create_connection(("127.0.0.1", port), 5).close()
+        except ConnectionRefusedError:
+            return True
         time.sleep(0.05)
-    return refused
+    return False
 
 
 def is_serving(worker: int) -> bool:
@@ -117,55 +108,18 @@ def observe(servers: Servers, stop: Stop) -> Outcome:
     return Outcome(refused, closed, rest, status, gone, server.log)
 
 
-def press_ctrl_c_at_make_server(env: dict[str, str]) -> tuple[bool, bytes]:
-    """Likewise; whether new callers are refused, and what comes of the stream."""
-    port = servers_of.free_port()
-    make = subprocess.Popen(
-        ["make", "-C", servers_of.PROJECT, "server"],  # noqa: S607 - the PATH's
-        env=servers_of.clean_environment() | env | {"LLAMA_STACK_PORT": str(port)},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        eventually(lambda: not refuses(port), 60)
-        with Raw(port, timeout=20) as running:
-            running.send(request(body=encoded(chat(stream=True))))
-            running.read_until(FIRST)
-            for _ in range(2):
-                os.killpg(make.pid, INT)
-                time.sleep(0.3)
-            ended = soon_refuses(port), running.rest()
-        make.wait(10)
-    finally:
-        if make.poll() is None:
-            os.killpg(make.pid, KILL)
-            make.wait()
-    return ended
-
-
 @pytest.fixture(scope="module")
-def observed(
-    servers: Servers, network: Network, running_upstream: Upstream
-) -> Iterator[tuple[dict[str, Outcome], tuple[bool, bytes]]]:
-    """All of them, several at a time: they wait more than they work."""
+def outcomes(
+    servers: Servers, running_upstream: Upstream
+) -> Iterator[dict[str, Outcome]]:
+    """What was seen of each stop; several run at a time, for they mostly wait."""
     running_upstream.reset()
     running_upstream.openai.pause = 0.1
     running_upstream.openai.script(*STREAM, times=None)
     with ThreadPoolExecutor(3) as pool:
-        make = pool.submit(press_ctrl_c_at_make_server, network.env)
         stops = pool.map(partial(observe, servers), STOPS.values())
-        yield dict(zip(STOPS, stops, strict=True)), make.result()
+        yield dict(zip(STOPS, stops, strict=True))
     running_upstream.reset()
-
-
-@pytest.fixture
-def outcomes(
-    observed: tuple[dict[str, Outcome], tuple[bool, bytes]],
-) -> dict[str, Outcome]:
-    """What was seen of each stop."""
-    return observed[0]
 
 
 @pytest.mark.parametrize("name", GRACEFUL)
@@ -203,10 +157,3 @@ def test_workers_end_when_their_parent_is_killed(outcomes: dict[str, Outcome]) -
     outcome = outcomes["the parent is killed"]
 
     assert (outcome.rest, outcome.refused, outcome.gone) == (REST, True, True)
-
-
-def test_ctrl_c_at_make_server_ends_what_runs_whole(
-    observed: tuple[dict[str, Outcome], tuple[bool, bytes]],
-) -> None:
-    """It reaches make, uv and the server, and uv passes it on once more."""
-    assert observed[1] == (True, REST)

@@ -9,6 +9,7 @@ every other request on untouched. Every error becomes an answer here.
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import aiohttp
 from llama_stack.core.server.server import ProviderDataMiddleware
@@ -19,7 +20,7 @@ from lls_openai.relay.credentials import Credentials, missing_api_key, read_cred
 from lls_openai.relay.errors import RelayError, send_error
 from lls_openai.relay.models import openai_form
 from lls_openai.relay.record import record_of
-from lls_openai.relay.request import InFlight, RequestBody, Share, read_body
+from lls_openai.relay.request import InFlight, RequestBody, read_body
 from lls_openai.relay.response import relay_answer
 from lls_openai.relay.routes import ROUTES, is_anthropic, refusal
 from lls_openai.relay.routing import Routing
@@ -78,10 +79,13 @@ class Relay(ProviderDataMiddleware):  # type: ignore[misc]
             if error := refusal(scope, scope["app"].routes):
                 raise error
             if path in ROUTES:
-                await self._relay(scope, receive, send, credentials)
+                try:
+                    await self._relay(scope, receive, send, credentials)
+                finally:
+                    self._in_flight.give_back(record)
             else:
                 send = openai_form(send) if path.startswith("/v1/models") else send
-                await super().__call__(readable(scope), receive, send)
+                await super().__call__(scope, receive, send)
         except RelayError as error:
             record.code = error.code
             # They hold the body, and what is left of that may be discarded for long.
@@ -93,33 +97,30 @@ class Relay(ProviderDataMiddleware):  # type: ignore[misc]
     ) -> None:
         if not credentials.key and self._needs_key:
             raise missing_api_key()
-        with Share(self._in_flight) as share:
-            text = await read_body(
-                receive, scope["headers"], self._body_limit, share.take
-            )
-            body, route = RequestBody(text), ROUTES[scope["path"]]
-            provider, model, listed = await self._routing.find(body.model, route, scope)
-            upstream = upstream_of(provider)
-            if upstream is None:
-                again = _again(text, receive)
-                await super().__call__(readable(scope), again, send)
-                return
-            record = record_of(scope)
-            record.relayed(listed, provider.__provider_id__, stream=body.stream)
-            upstream.check(model, len(text), credentials)
-            headers = upstream.headers(scope["headers"], credentials, route)
-            url = upstream.endpoint(route, scope["query_string"])
-            call = post(self._pool, upstream, url, headers, body.for_model(model))
-            # A stream may last for minutes: what was read to begin it is let go of.
-            del text, body, credentials, headers, url
-            _end_with_caller(scope)
-            response = await call
-            share.give_back()
-            try:
-                await relay_answer(response, send, record, anthropic=route.anthropic)
-            finally:
-                # Unless the answer is whole, this ends the connection.
-                response.close()
+        record, in_flight = record_of(scope), self._in_flight
+        take = partial(in_flight.take, record)
+        text = await read_body(receive, scope["headers"], self._body_limit, take)
+        body, route = RequestBody(text), ROUTES[scope["path"]]
+        provider, model, listed = await self._routing.find(body.model, route, scope)
+        upstream = upstream_of(provider)
+        if upstream is None:
+            await super().__call__(scope, _again(text, receive), send)
+            return
+        record.relayed(listed, provider.__provider_id__, stream=body.stream)
+        upstream.check(model, len(text), credentials)
+        headers = upstream.headers(scope["headers"], credentials, route)
+        url = upstream.endpoint(route, scope["query_string"])
+        call = post(self._pool, upstream, url, headers, body.for_model(model))
+        # A stream may last for minutes: what was read to begin it is let go of.
+        del text, body, credentials, headers, url
+        _end_with_caller(scope)
+        response = await call
+        in_flight.give_back(record)
+        try:
+            await relay_answer(response, send, record, anthropic=route.anthropic)
+        finally:
+            # Unless the answer is whole, this ends the connection.
+            response.close()
 
 
 def _end_with_caller(scope: Scope) -> None:
@@ -136,14 +137,6 @@ def upstream_of(provider: object) -> Upstream | None:
     """Give the pinned upstream of one of this project's providers; None for others."""
     upstream = getattr(provider, "upstream", None)
     return upstream if isinstance(upstream, Upstream) else None
-
-
-def readable(scope: Scope) -> Scope:
-    """Leave out the headers that Llama Stack raises over: it decodes them as UTF-8."""
-    headers = scope.get("headers", [])
-    if all(value.isascii() for _, value in headers):
-        return scope
-    return {**scope, "headers": [pair for pair in headers if pair[1].isascii()]}
 
 
 def _again(body: bytes, receive: Receive) -> Receive:

@@ -24,6 +24,8 @@ class Record:
     stream: bool = False
     success: bool = False
     tokens: int = 0
+    # Bytes of the body that count as in flight (`request.InFlight`).
+    held: int = 0
 
     def relayed(self, model: str, provider: str, *, stream: bool) -> None:
         """Note that the call is for an upstream.

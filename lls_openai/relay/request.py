@@ -4,13 +4,13 @@ import asyncio
 import codecs
 import re
 from collections.abc import Callable
-from typing import Self
 
 import msgspec
 from starlette.types import Receive
 
 from lls_openai.relay.credentials import RequestHeaders
 from lls_openai.relay.errors import RelayError, too_large
+from lls_openai.relay.record import Record
 
 # A body of millions of top-level fields would cost more memory than its own size.
 # No request a vendor accepts has this many colons.
@@ -29,48 +29,32 @@ _encode = msgspec.json.Encoder().encode
 
 
 class InFlight:
-    """How many bytes of request bodies are in memory together.
+    """Bounds the bytes of request bodies that are in memory together.
 
     Args:
         limit: how many there may be, in bytes.
     """
 
     def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.held = 0
+        self._limit = limit
+        self._held = 0
 
-
-class Share:
-    """What one request holds of them, until its block ends or it gives them back."""
-
-    def __init__(self, in_flight: InFlight) -> None:
-        self._all = in_flight
-        self._own = 0
-
-    def __enter__(self) -> Self:
-        """Begin with nothing."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Give back what is left."""
-        self.give_back()
-
-    def take(self, size: int) -> None:
-        """Count bytes that were read.
+    def take(self, record: Record, size: int) -> None:
+        """Count bytes that were read of a request's body.
 
         Raises:
             RelayError: with them there would be too many.
         """
-        if self._all.held + size > self._all.limit:
+        if self._held + size > self._limit:
             message = "Too many requests with large bodies: try again"
             raise RelayError("server_busy", message)
-        self._all.held += size
-        self._own += size
+        self._held += size
+        record.held += size
 
-    def give_back(self) -> None:
-        """Let go of all."""
-        self._all.held -= self._own
-        self._own = 0
+    def give_back(self, record: Record) -> None:
+        """Count what a request has taken no more."""
+        self._held -= record.held
+        record.held = 0
 
 
 class RequestBody:

@@ -18,7 +18,7 @@ from llama_stack.core.exceptions import translate_exception
 from llama_stack.core.server import server
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from lls_openai.relay.app import Relay, readable
+from lls_openai.relay.app import Relay
 from lls_openai.relay.errors import RelayError, error_body, send_error
 from lls_openai.relay.record import record_of
 from lls_openai.relay.routes import ROUTES, is_anthropic, unknown_route
@@ -96,19 +96,7 @@ async def answer_exception(_request: Request, error: Exception) -> Response:
     return Response(body, http.status_code, media_type="application/json")
 
 
-class Authentication(server.AuthenticationMiddleware):  # type: ignore[misc]
-    """Llama Stack's authentication, if run.yaml configures it.
-
-    The stock one raises over a token that is not UTF-8, and the log then shows it.
-    """
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Keep such a token from the stock middleware, which then misses one."""
-        await super().__call__(readable(scope), receive, send)
-
-
 _OURS = {
-    "AuthenticationMiddleware": Authentication,
     "RouteAuthorizationMiddleware": RouteAuthorization,
     "ProviderDataMiddleware": ServedRelay,
     "global_exception_handler": answer_exception,

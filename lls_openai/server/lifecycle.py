@@ -29,9 +29,6 @@ from lls_openai.settings import ProviderConfig, give_up
 
 logger = logging.getLogger("lls_openai")
 
-# How many new objects there may be before the collector looks at them (CPython: 700).
-YOUNG_OBJECTS = 10_000
-
 # How many descriptors are asked for: two a stream, and thousands of streams.
 DESCRIPTORS = 65_536
 
@@ -57,7 +54,8 @@ def serving(config: StackConfig, settings: list[ProviderConfig]) -> Iterator[Non
         config: run.yaml, read.
         settings: those of this project's providers.
     """
-    _leave_stack_to_itself()
+    # The collector would walk Llama Stack's 200,000 objects, which stay, for nothing.
+    gc.freeze()
     _allow_many_connections()
     server = _running_server()
     if server is None:
@@ -72,17 +70,6 @@ def serving(config: StackConfig, settings: list[ProviderConfig]) -> Iterator[Non
     if not server.started:
         place = f"{server.config.host}:{server.config.port}"
         atexit.register(give_up, f"cannot listen on {place}: {TAKEN_PORT}")
-
-
-def _leave_stack_to_itself() -> None:
-    """Keep the collector from Llama Stack's 200,000 objects, which stay.
-
-    CPython's documentation of `gc.freeze` advises it. Of what calls leave behind, so
-    little is in cycles that it can wait, too.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(YOUNG_OBJECTS)
 
 
 def _allow_many_connections() -> None:
