@@ -1,0 +1,247 @@
+"""What is told of a call: one access line, and Llama Stack's metrics at a collector."""
+
+import re
+import time
+from collections import Counter
+from collections.abc import Callable
+
+import httpx
+import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+)
+
+from tests.support import http
+from tests.support.http import (
+    CHAT,
+    CLAUDE,
+    MODEL,
+    ask,
+    bearer,
+    chat,
+    encoded,
+    eventually,
+    request,
+)
+from tests.support.network import Network
+from tests.support.server import Server, Servers, Variation
+from tests.support.upstream import Upstream
+from tests.support.wire import DONE, RESET, Gate, Json, Step, answer, event, stream
+
+RELAYED = {"model": MODEL, "provider": "openai"}
+OF_A_CALL = {"model", "provider", "first_byte_ms"}
+
+
+def line_of(server: Server, response: httpx.Response) -> Json:
+    """The one access line of an answer."""
+    (line,) = server.wait_access(request_id=response.headers["x-request-id"])
+    return line
+
+
+def test_a_relayed_call_is_a_line(
+    server: Server, client: httpx.Client, upstream: Upstream
+) -> None:
+    """Whose, what, where to, with what result, how soon and how long."""
+    gate, path = Gate(), f"{CHAT}?key=in-a-query"
+    upstream.openai.script(*stream(event({"n": 1}), gate, DONE))
+    body = chat(stream=True)
+    with client.stream("POST", path, json=body, headers=bearer()) as response:
+        next(pieces := response.iter_raw())
+        # The first byte is here: what comes now is none of its time.
+        time.sleep(0.1)
+        gate.open()
+        assert DONE in b"".join(pieces)
+
+    line = line_of(server, response)
+    expected = {"level": "info", "method": "POST", "path": CHAT, "status": 200}
+    assert line.items() >= (expected | RELAYED).items()
+    assert 0 < line["first_byte_ms"] < line["ms"] - 90
+    assert re.fullmatch(r"127\.0\.0\.1:\d+", line["client"])
+    assert re.fullmatch(r"[\d-]{10}T[\d:]{8}\.\d{6}Z", line["timestamp"])
+    assert "code" not in line
+    assert "in-a-query" not in server.log
+
+
+def test_an_error_of_the_servers_own_has_its_code(
+    server: Server, client: httpx.Client, upstream: Upstream
+) -> None:
+    """An upstream's has none; a request that is no call has no model."""
+    upstream.openai.script(answer(status=502))
+    sent = [
+        client.post(CHAT, json=chat()),
+        client.post(CHAT, json=chat("nobody/m-1"), headers=bearer()),
+        client.post("/v1/files"),
+        client.get("/chat/completions"),
+        client.post(CHAT, json=chat(), headers=bearer()),
+    ]
+
+    lines = [line_of(server, each) for each in sent]
+    assert [(line["status"], line.get("code")) for line in lines] == [
+        (401, "missing_api_key"),
+        (404, "model_not_found"),
+        (404, "unknown_route"),
+        (404, "unknown_route"),
+        (502, None),
+    ]
+    assert [OF_A_CALL & line.keys() for line in lines] == [set()] * 4 + [OF_A_CALL]
+
+
+def test_who_leaves_before_the_answer_is_499(
+    server: Server, upstream: Upstream
+) -> None:
+    """As nginx has it; no answer has this status, nor an id."""
+    upstream.openai.script(Gate())
+    before = [line for line in server.access() if line["status"] == 499]
+    with http.Raw(server.port) as raw:
+        raw.send(request(body=encoded(chat())))
+        upstream.openai.wait_requests()
+
+    line = server.wait_access(len(before) + 1, status=499)[-1]
+    assert line.items() >= RELAYED.items()
+
+
+def test_every_line_of_the_log_is_json(server: Server, client: httpx.Client) -> None:
+    """From the greeting on; and none has a terminal's colours in it."""
+    client.get("/v1/health")
+    lines = server.stderr.partition("lls-openai ")[2].splitlines()[1:]
+
+    assert [x for x in lines if not (x[:1] == "{" and x[-1:] == "}")] == []
+    assert "color_message" not in server.log
+
+
+@pytest.mark.server(
+    {"logging_config": {"category_levels": {"all": "debug"}}},
+    env={"LLAMA_STACK_LOG_FORMAT": "text", "LLAMA_STACK_LOGGING": "all=debug"},
+)
+@pytest.mark.usefixtures("upstream")
+def test_a_person_gets_columns(server: Server, client: httpx.Client) -> None:
+    """Asked for, or at a terminal, on which a path cannot draw."""
+    response = client.post(CHAT, json=chat(), headers=bearer())
+    ask(server.port, request(b"GET", "/v1/%1b%5b31m%0a"))
+
+    server.wait_log(r"  GET    /v1/\u001b[31m\n  ")
+    own = response.headers["x-request-id"]
+    (line,) = [x for x in server.stderr.splitlines() if own in x and " ms " in x]
+    facts = rf"200 +[\d.]+ ms  POST   {CHAT} +{MODEL}  127\.0\.0\.1:\d+  {own}"
+    assert re.fullmatch(rf"\d\d:\d\d:\d\d  {facts}", line)
+
+
+DURATION = "llama_stack.inference.duration_seconds"
+FIRST = "llama_stack.inference.time_to_first_token_seconds"
+RATE = "llama_stack.inference.tokens_per_second"
+
+type Labels = frozenset[tuple[str, str]]
+# Counts and sums of each series: its instrument and its labels.
+type Seen = Counter[tuple[str, Labels, str]]
+
+
+def labels(
+    model: str = MODEL, *, stream: bool = False, status: str = "success"
+) -> Labels:
+    """The labels of a series."""
+    provider = "anthropic" if model == CLAUDE else "openai"
+    pairs = {"model": model, "provider": provider, "status": status}
+    return frozenset((pairs | {"stream": str(stream).lower()}).items())
+
+
+def exported(upstream: Upstream) -> Seen:
+    """What the collector has been told by now."""
+    seen: Seen = Counter()
+    told = [each.body for each in upstream.collector.requests if each.complete] or [b""]
+    resources = ExportMetricsServiceRequest.FromString(told[-1]).resource_metrics
+    for metric in (m for r in resources for s in r.scope_metrics for m in s.metrics):
+        for point in metric.histogram.data_points:
+            own = frozenset((x.key, x.value.string_value) for x in point.attributes)
+            if metric.name in (DURATION, FIRST, RATE):
+                seen[metric.name, own, "count"] = point.count
+                seen[metric.name, own, "sum"] = point.sum
+    return seen
+
+
+@pytest.fixture(scope="module")
+def exporting(servers: Servers, network: Network) -> Server:
+    """A server that exports what it measures five times a second."""
+    endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": network.env["COLLECTOR_URL"]}
+    return servers.get(Variation(env=endpoint | {"OTEL_METRIC_EXPORT_INTERVAL": "200"}))
+
+
+@pytest.fixture
+def measured(exporting: Server, upstream: Upstream) -> Callable[..., Seen]:
+    """Make calls, and give what is new once so many have been measured."""
+
+    def measure(*bodies: Json, path: str = CHAT) -> Seen:
+        def come() -> Seen:
+            new = exported(upstream) - before
+            counts = [n for (name, _, of), n in new.items() if (name, of) == counted]
+            return new if sum(counts) >= len(bodies) else Counter()
+
+        counted, before = (DURATION, "count"), exported(upstream)
+        for body in bodies:
+            ask(exporting.port, request(path=path, body=encoded(body)))
+        return eventually(come)
+
+    return measure
+
+
+USAGE = {"usage": {"completion_tokens": 12}}
+OTHERS = {"usage": {"input_tokens": 3, "output_tokens": 12}}
+CALLS = {
+    "chat": (CHAT, chat(), USAGE),
+    "a stream": (CHAT, chat(stream=True), USAGE),
+    "responses": (http.RESPONSES, http.responses(stream=True), OTHERS),
+    "messages": (http.MESSAGES, http.messages(), OTHERS),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_call_is_measured(
+    upstream: Upstream, measured: Callable[..., Seen], name: str
+) -> None:
+    """How long it took, how soon a stream began, and how fast its tokens came."""
+    path, body, usage = CALLS[name]
+    vendor = upstream.anthropic if body["model"] == CLAUDE else upstream.openai
+    vendor.pause = 0.1
+    # The last count is the one that holds.
+    last = event({"usage": {"completion_tokens": 1}}) + event(usage)
+    streamed, whole = stream(event({}), last, DONE), [answer(encoded(usage))]
+    vendor.script(*(streamed if "stream" in body else whole))
+    start = time.perf_counter()
+
+    new, own = measured(body, path=path), labels(body["model"], stream="stream" in body)
+
+    kinds = (DURATION, RATE, FIRST)[: 3 if "stream" in body else 2]
+    counts = {key[:2]: n for key, n in new.items() if key[2] == "count"}
+    assert counts == {(kind, own): 1 for kind in kinds}
+    assert 0 < new[DURATION, own, "sum"] < time.perf_counter() - start
+    assert new[FIRST, own, "sum"] < new[DURATION, own, "sum"] / 2
+    rate = new[RATE, own, "sum"] * new[DURATION, own, "sum"]
+    assert rate == pytest.approx(12)
+
+
+@pytest.mark.parametrize(
+    "steps", [[answer(status=500)], stream(event({}), end=RESET), [RESET]]
+)
+def test_a_streamed_call_that_fails_is_measured_as_such(
+    upstream: Upstream, measured: Callable[..., Seen], steps: list[Step]
+) -> None:
+    """It stays a streamed one, whatever it was answered with."""
+    upstream.openai.script(*steps)
+
+    failed = labels(stream=True, status="error")
+    assert measured(chat(stream=True))[DURATION, failed, "count"] == 1
+
+
+def test_models_that_callers_make_up_are_one_series(
+    exporting: Server, upstream: Upstream, measured: Callable[..., Seen]
+) -> None:
+    """Ten thousand names would fill the limit of series, and drop real ones."""
+    upstream.openai.script(answer(), times=2)
+    # This is no call of a provider, and is not measured.
+    ask(exporting.port, request(body=encoded(chat("nobody/m-1"))))
+
+    new = measured(chat("openai/made-up"), chat("openai/made-up-2"))
+
+    assert {of for _, of, _ in new} == {labels("other")}
+    assert new[DURATION, labels("other"), "count"] == 2
+    assert len(exporting.wait_access(2, model="other")) == 2
+    assert "made-up" not in exporting.log
