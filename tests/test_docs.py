@@ -4,11 +4,8 @@ Only ports, keys and the vendors, which are the mock, are not the README's.
 """
 
 import json
-import os
 import re
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -20,10 +17,11 @@ from dotenv import dotenv_values
 import main
 from lls_openai.relay.errors import STATUS
 from tests.support import docs
-from tests.support.http import eventually
+from tests.support.http import Raw, chat, encoded, request
 from tests.support.server import PROJECT, RUN_YAML, Server, clean_environment, free_port
 from tests.support.upstream import Upstream
 from tests.support.vendors import KEYS
+from tests.support.wire import DONE, LAST_CHUNK, chunk, event, stream
 
 README = "README.md"
 RUN_IT, CALL_IT = docs.section(README, "Run it"), docs.section(README, "Call it")
@@ -54,65 +52,31 @@ def test_make_demo_shows_what_the_readme_shows(clone: docs.Clone) -> None:
     assert STOPPED in printed
 
 
-def _demo(port: int) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.demo"],
-        cwd=PROJECT,
-        env=clean_environment() | {"LLAMA_STACK_PORT": str(port)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def test_ctrl_c_ends_the_demo_and_its_server() -> None:
-    """While the server boots."""
-    port = free_port()
-
-    def is_booting() -> bool:
-        mine = Path(f"/proc/{demo.pid}/task/{demo.pid}/children").read_text().split()
-        return any(b"stack" in Path(f"/proc/{p}/cmdline").read_bytes() for p in mine)
-
-    with _demo(port) as demo:
-        eventually(is_booting, 60)
-        os.killpg(demo.pid, signal.SIGINT)
-        # Its pipe is open for as long as anything of it runs.
-        output, _ = demo.communicate(timeout=60)
-
-    assert (demo.returncode, STOPPED in output) == (130, True)
-    assert "Traceback" not in output
-
-
-def test_the_demo_tells_of_a_taken_port() -> None:
-    """And starts nothing."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        with _demo(port) as demo:
-            output, _ = demo.communicate(timeout=60)
-
-    assert demo.returncode == 1
-    assert output == (
-        f"Port {port}: Address already in use. Stop the program that uses it, or "
-        "choose another port: LLAMA_STACK_PORT=8399 make demo\n"
-    )
-
-
 def test_the_first_steps_lead_to_answers(clone: docs.Clone, upstream: Upstream) -> None:
-    """`cp`, `make server`, the keys into .env, `make client`: each model, both ways."""
+    """`cp`, `make server`, the keys into .env, `make client`: each model, both ways.
+
+    Ctrl-C reaches make, uv, which passes it on, and the server: a stream ends whole.
+    """
     start, _ = docs.blocks(RUN_IT, "sh")
-    port = str(free_port())
-    env = upstream.environment | {"LLAMA_STACK_PORT": port}
+    port, first = free_port(), event({"n": 1})
+    env = upstream.environment | {"LLAMA_STACK_PORT": str(port)}
 
     with clone.running(start, f"http://127.0.0.1:{port}/v1/models", **env):
         dotenv = clone.path / ".env"
         for name, key in KEY_VARIABLES.items():
             dotenv.write_text(dotenv.read_text().replace(f"{name}=", f"{name}={key}"))
-        status, output = clone.run("make client", LLAMA_STACK_PORT=port)
+        status, output = clone.run("make client", LLAMA_STACK_PORT=str(port))
+        upstream.openai.pause = 0.1
+        upstream.openai.script(*stream(*[first] * 10, DONE))
+        running = Raw(port)
+        running.send(request(body=encoded(chat(stream=True))))
+        running.read_until(first)
 
     assert "`make client`" in RUN_IT
     assert status == 0, output
     assert len(re.findall(r"(?m)^\S+/\S+ +ok +ok ", output)) == 5
+    with running:
+        assert running.rest().endswith(chunk(DONE) + LAST_CHUNK)
 
 
 def test_without_make_it_is_llama_stacks_command(server: Server) -> None:
@@ -254,12 +218,11 @@ def test_a_target_installs_uv_where_none_works(clone: docs.Clone, target: str) -
     assert target == "lint" or used.endswith(" -x y\n")
 
 
-@pytest.mark.parametrize("python", ["exit 1", None])
-def test_make_tells_of_a_missing_python(clone: docs.Clone, python: str | None) -> None:
+def test_make_tells_of_a_missing_python(clone: docs.Clone) -> None:
     """What to install, and nothing is left."""
     _only_make(clone)
-    if python:
-        clone.program("python3", python)
+    # One that is too old.
+    clone.program("python3", "exit 1")
 
     status, output = clone.run("make server")
 

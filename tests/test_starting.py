@@ -1,5 +1,6 @@
 """What is wrong with its configuration ends the server with one line that says so."""
 
+import asyncio
 import json
 import os
 import socket
@@ -15,6 +16,8 @@ import pytest
 import yaml
 
 from lls_openai.__main__ import main
+from lls_openai.provider import get_adapter_impl
+from lls_openai.settings import load_config
 from tests.support.http import MODELS, bearer
 from tests.support.server import RUN_YAML, Server, Variation
 from tests.support.upstream import Upstream
@@ -186,6 +189,21 @@ def test_a_taken_port_and_a_missing_file_are_named(start: Start, taken: str) -> 
     assert missing.endswith("cannot read not/there.yaml: No such file or directory\n")
 
 
+def test_a_certificate_that_cannot_be_read_is_named(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """With the provider that it is for, while Llama Stack makes that."""
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    network = {"tls": {"verify": str(RUN_YAML)}}
+    config = load_config(base_url="https://vendor.test", network=network)
+
+    with pytest.raises(SystemExit):
+        asyncio.run(get_adapter_impl(config, {}))
+
+    start = "lls-openai: run.yaml: the network block of https://vendor.test/: "
+    assert capfd.readouterr().err.startswith(start)
+
+
 def test_the_version_is_told(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -202,7 +220,6 @@ def test_what_is_found_later_is_told_too(
     start_server: Callable[..., Server], taken: str
 ) -> None:
     """By Llama Stack, or under its own command: no traceback, nor status 0."""
-    no_certificate = {"network": {"tls": {"verify": str(RUN_YAML)}}}
     unknown = {"provider_id": "a", "provider_type": "remote::nothing", "config": {}}
     begin = partial(start_server, ready=False)
     found: dict[str, Callable[[], Server]] = {
@@ -210,9 +227,6 @@ def test_what_is_found_later_is_told_too(
         f"listen on 127.0.0.1:{taken}: stop": partial(begin, port=int(taken)),
         "remote::nothing": partial(
             begin, {"providers": {"inference": [unknown]}}, checked=True
-        ),
-        "the network block of http": partial(
-            begin, providers={"openai": no_certificate}, checked=True
         ),
     }
 

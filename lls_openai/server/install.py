@@ -8,7 +8,7 @@ rebinding them is the way in. `tests/test_internals.py` fails when one is not th
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from http import HTTPStatus
 
 from fastapi import Request
@@ -29,8 +29,11 @@ from lls_openai.server.run_yaml import refuse_unknown_keys
 logger = logging.getLogger(__name__)
 
 
+@cache
 def install() -> None:
     """Put the relay and its neighbours into the server that is being built.
+
+    Llama Stack asks for the specification once for each provider.
 
     Raises:
         RuntimeError: this Llama Stack has no such names.
