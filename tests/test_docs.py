@@ -82,7 +82,7 @@ def test_the_first_steps_lead_to_answers(clone: docs.Clone, upstream: Upstream) 
 def test_without_make_it_is_llama_stacks_command(server: Server) -> None:
     """The one with which these tests start their servers."""
     _, command = docs.blocks(RUN_IT, "sh")
-    program, *arguments, path = map(str, server.process.args)  # type: ignore[arg-type]
+    program, *arguments, path = server.command
     started = [f".venv/bin/{Path(program).name}", *arguments, Path(path).name]
     assert " ".join(started) == command.strip()
 

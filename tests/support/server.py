@@ -21,6 +21,7 @@ import httpx
 import yaml
 
 from tests.support.http import eventually
+from tests.support.preloaded import Preloaded
 from tests.support.wire import Json
 
 PROJECT = Path(__file__).parents[2]
@@ -111,8 +112,12 @@ class Server:
         variation: Variation,
         env: Mapping[str, str],
         port: int | None = None,
+        preloaded: Preloaded | None = None,
     ) -> None:
-        """Start it with directories of its own for home, work and temporary files."""
+        """Start it with directories of its own for home, work and temporary files.
+
+        One that is `preloaded` can be killed only: its status is nobody's to ask.
+        """
         self.port = port or free_port()
         self.home, self.work, self.temporary = (
             directory / name for name in ("home", "work", "tmp")
@@ -123,15 +128,16 @@ class Server:
         is_tls = "tls_certfile" in variation.run_yaml.get("server", {})
         self.url = f"http{'s' * is_tls}://127.0.0.1:{self.port}"
         self._outputs = directory / "stdout", directory / "stderr"
-        self.process = self._start(variation, env)
-        self.pid = self.process.pid
+        start = [str(Path(sys.executable).parent / "llama"), "stack", "run"]
+        if variation.checked:
+            start = [sys.executable, "-m", "lls_openai"]
+        self.command = [*start, str(self.run_yaml)]
+        self._process: subprocess.Popen[bytes] | None = None
+        self.pid = self._start(variation, env, preloaded)
 
     def _start(
-        self, variation: Variation, env: Mapping[str, str]
-    ) -> subprocess.Popen[bytes]:
-        start = [sys.executable, "-m", "lls_openai"]
-        if not variation.checked:
-            start = [str(Path(sys.executable).parent / "llama"), "stack", "run"]
+        self, variation: Variation, env: Mapping[str, str], preloaded: Preloaded | None
+    ) -> int:
         own = {
             "HOME": str(self.home),
             "TMPDIR": str(self.temporary),
@@ -139,12 +145,15 @@ class Server:
             # So that the log is complete at any time.
             "PYTHONUNBUFFERED": "1",
         }
-        stdout, stderr = self._outputs
-        with stdout.open("wb") as out, stderr.open("wb") as err:
-            return subprocess.Popen(
-                [*start, str(self.run_yaml)],
-                cwd=variation.cwd or self.work,
-                env={**clean_environment(), **own, **env, **variation.env},
+        own = {**clean_environment(), **own, **env, **variation.env}
+        cwd = variation.cwd or self.work
+        with self._outputs[0].open("wb") as out, self._outputs[1].open("wb") as err:
+            if preloaded:
+                return preloaded.start(self.command, cwd, own, self._outputs)
+            self._process = subprocess.Popen(
+                self.command,
+                cwd=cwd,
+                env=own,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
@@ -152,15 +161,27 @@ class Server:
                 # goes to the tests alone.
                 start_new_session=True,
             )
+        return self._process.pid
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The process of one that is not preloaded."""
+        assert self._process
+        return self._process
+
+    def is_running(self) -> bool:
+        """Whether it has not ended."""
+        if self._process:
+            return self._process.poll() is None
+        return Path(f"/proc/{self.pid}").exists()
 
     def wait_ready(self) -> None:
         """Wait until it answers."""
         deadline = time.monotonic() + _BOOT_SECONDS
         while not self._answers():
-            if self.process.poll() is not None or time.monotonic() > deadline:
+            if not self.is_running() or time.monotonic() > deadline:
                 self.kill()
-                status = self.process.returncode
-                raise ServerError(f"the server has not started ({status}):\n{self.log}")
+                raise ServerError(f"the server has not started:\n{self.log}")
             time.sleep(0.05)
 
     def _answers(self) -> bool:
@@ -228,9 +249,10 @@ class Server:
 
     def kill(self) -> None:
         """End it and its workers at once."""
-        if self.process.poll() is None:
+        if self.is_running():
             os.killpg(self.pid, signal.SIGKILL)
-            self.process.wait()
+        if self._process:
+            self._process.wait()
 
     def memory(self, field: str = "VmRSS") -> int:
         """How many bytes it holds; of "VmHWM" the most since `forget_peak`."""
@@ -261,16 +283,22 @@ class Servers:
         self._started: list[Server] = []
         self._booting: dict[str, Future[Server]] = {}
         self._clients: dict[str, httpx.Client] = {}
+        self._preloaded = Preloaded()
         # Two at a time: a boot keeps a core busy.
         self._pool = ThreadPoolExecutor(2, "boot")
 
     def start(
-        self, variation: Variation, port: int | None = None, *, ready: bool = True
+        self,
+        variation: Variation,
+        port: int | None = None,
+        *,
+        ready: bool = True,
+        preloaded: Preloaded | None = None,
     ) -> Server:
         """Start a further server and wait until it is ready."""
         directory = self._directory / str(time.monotonic_ns())
         directory.mkdir()
-        server = Server(directory, variation, self._env, port)
+        server = Server(directory, variation, self._env, port, preloaded)
         self._started.append(server)
         if ready:
             server.wait_ready()
@@ -279,7 +307,7 @@ class Servers:
     def boot(self, variation: Variation) -> Future[Server]:
         """Start one in the background, unless that is done."""
         if variation.key not in self._booting:
-            future = self._pool.submit(self.start, variation)
+            future = self._pool.submit(self.start, variation, preloaded=self._preloaded)
             self._booting[variation.key] = future
         return self._booting[variation.key]
 
@@ -309,6 +337,7 @@ class Servers:
         # What was just being started has been by now.
         self._pool.shutdown()
         self._kill_all()
+        self._preloaded.close()
 
     def _kill_all(self) -> None:
         for server in list(self._started):
