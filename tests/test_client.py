@@ -270,11 +270,14 @@ def _called(scheme: str) -> Iterator[tuple[Popen[str], socket.socket]]:
         url = "{}://{}:{}".format(scheme, *listening.getsockname())
         command = [sys.executable, main.__file__, "--url", url]
         env = {"OPENAI_API_KEY": KEY, "HTTP_PROXY": "http://127.0.0.1:9", **os.environ}
-        with (
-            Popen(command, env=env, stdout=PIPE, stderr=PIPE, text=True) as client,
-            listening.accept()[0] as connection,
-        ):
-            yield client, connection
+        with Popen(command, env=env, stdout=PIPE, stderr=PIPE, text=True) as client:
+            try:
+                connection = listening.accept()[0]
+                connection.settimeout(30)
+                with connection:
+                    yield client, connection
+            finally:
+                client.kill()
 
 
 def test_ctrl_c_ends_a_call_quietly() -> None:

@@ -118,6 +118,8 @@ def test_a_large_body_arrives_whole_and_costs_little(
 ENDS = [b"}}", b'"a":NaN}', b'"a":"\xff"}', b'"\xe9":1}', b'"a":"\xed\xa0\x80"}']
 ENDS += [b'"a":1}\xf0\x9f', b'"a":' + b"[" * MEBIBYTE, b'"a":"%b"}' % (b":" * 499_999)]
 ENDS += [b",".join(b'"%d":1' % number for number in range(1_000_000)) + b"}"]
+# In a later piece of those that are checked.
+ENDS += [b'"a":"%b\xff"}' % (b"a" * 65_536)]
 NO_OBJECT = [b"", b"model=a", b"null", b'["model"]', b"[" * MEBIBYTE]
 NO_OBJECT += ['{"model":"openai/m-1"}'.encode("utf-16"), *(START + end for end in ENDS)]
 NO_MODEL = [b"{}", b'{"a":{"model":"a"}}', b'{"model":null}', b'{"model":["a"]}']
