@@ -8,7 +8,7 @@ from llama_stack.providers.remote.inference.passthrough.config import (
     PassthroughImplConfig,
 )
 from llama_stack.providers.utils.inference.model_registry import NetworkConfig
-from pydantic import ConfigDict, Field, HttpUrl, ValidationError, field_validator
+from pydantic import Field, HttpUrl, ValidationError, field_validator
 
 MEBIBYTE = 1024 * 1024
 
@@ -30,9 +30,6 @@ class ProviderConfig(PassthroughImplConfig):  # type: ignore[misc]
         caller_timeout: how long a caller may keep a connection waiting, in seconds.
         drain_timeout: how long running answers have to end at a stop, in seconds.
     """
-
-    # A misspelt `allowed_models` would allow every model, and nobody would notice.
-    model_config = ConfigDict(extra="forbid")
 
     base_url: HttpUrl = Field(description="The upstream that every call goes to")
     # A proxy's URL and further headers may hold passwords.

@@ -1,6 +1,6 @@
 """Unknown keys in run.yaml, which Llama Stack drops without a word.
 
-`hostt:` would listen on every interface, `auht:` open every route.
+`hostt:` would listen on every interface, `allowed_model:` allow every model.
 """
 
 import os

@@ -40,23 +40,21 @@ class Saying:
         return re.findall(r"\S+\s*", self.text or self.arguments)
 
 
-def say(body: Json, *, keeps_to_schema: bool = True) -> Saying:
+def say(body: Json) -> Saying:
     """Answer a request of any of the forms."""
     turns = body.get("messages", body.get("input"))
     if not isinstance(turns, list):
         turns = [{"role": "user", "content": turns or ""}]
     heard = sum(len(_text(turn).split()) for turn in turns)
     said = Saying(body["model"], heard=heard)
-    last, tool, schema = turns[-1], _tool(body), _schema(body)
+    last, tool = turns[-1], _tool(body)
     is_result = "result" in json.dumps(last) or last.get("role") == "tool"
     is_result = is_result or last.get("type") == "function_call_output"
     if tool and not is_result:
         wanted = tool.get("parameters") or tool.get("input_schema") or {}
         return replace(said, name=tool["name"], arguments=json.dumps(example(wanted)))
-    if schema and keeps_to_schema:
-        return replace(said, text=json.dumps(example(schema)))
     verb = "read" if is_result else "heard"
-    return replace(said, text=f"{said.model} {verb}: {_text(last)}{_images(last)}")
+    return replace(said, text=f"{said.model} {verb}: {_text(last)}")
 
 
 def _parts(turn: Json) -> list[Json]:
@@ -74,11 +72,6 @@ def _text(turn: Json) -> str:
     return " ".join(part["text"] for part in _parts(turn) if "text" in part)
 
 
-def _images(turn: Json) -> str:
-    images = sum("image" in part.get("type", "") for part in _parts(turn))
-    return f" ({images} images)" if images else ""
-
-
 def _tool(body: Json) -> Json | None:
     """The tool that is called: the one that is forced, or else the first."""
     tools = [tool.get("function", tool) for tool in body.get("tools") or []]
@@ -88,14 +81,6 @@ def _tool(body: Json) -> Json | None:
         return None
     forced = choice.get("function", choice).get("name")
     return next((t for t in tools if t["name"] == (forced or t["name"])), None)
-
-
-def _schema(body: Json) -> Json | None:
-    wanted: Json = body.get("response_format") or body.get("text", {}).get("format", {})
-    if wanted.get("type") == "json_object":
-        return {"type": "object", "properties": {"answer": {"type": "string"}}}
-    schema: Json | None = wanted.get("json_schema", wanted).get("schema")
-    return schema
 
 
 def example(schema: Json) -> Any:  # noqa: ANN401 - any JSON

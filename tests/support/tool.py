@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from collections.abc import Sequence
 from typing import NoReturn
 
 _ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -20,7 +21,7 @@ def _leave(number: int, _frame: object) -> NoReturn:
     sys.exit(128 + number)
 
 
-def aligned(rows: list[tuple[str, ...]], numbers: range = range(0)) -> str:
+def aligned(rows: Sequence[tuple[str, ...]], numbers: range = range(0)) -> str:
     """Lines of text with their columns aligned, those of `numbers` to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     aligns = [">" if at in numbers else "<" for at in range(len(widths))]

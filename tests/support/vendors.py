@@ -49,7 +49,6 @@ class Dialect:
     extra: ClassVar[dict[str, dict[str, str]]] = {"rate_limit": {"retry-after": "1"}}
     # Status, what the vendor calls it, and the message about the detail.
     errors: ClassVar[dict[str, tuple[int, str, str]]]
-    keeps_to_schema: ClassVar[bool] = True
 
     def __call__(self, request: Request) -> list[Step]:
         """Answer a request."""
@@ -125,7 +124,7 @@ class Dialect:
         """What the model says to a request of any form."""
         if not body.get("messages", body.get("input")):
             raise RefusalError("invalid", "Missing required parameter: 'messages'.")
-        return say(body, keeps_to_schema=self.keeps_to_schema)
+        return say(body)
 
     def _chat(self, request: Request) -> list[Step]:
         body = self.read(request)
@@ -329,7 +328,6 @@ class Anthropic(Dialect):
 
     name = "anthropic"
     id_header = "request-id"
-    keeps_to_schema = False
     models = ("claude-haiku-4-5-20251001", "claude-haiku-4-5")
     errors: ClassVar = {
         "missing_key": (401, "authentication_error", "x-api-key header is required"),
