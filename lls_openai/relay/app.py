@@ -106,7 +106,8 @@ class Relay(ProviderDataMiddleware):  # type: ignore[misc]
         if upstream is None:
             await super().__call__(scope, _again(text, receive), send)
             return
-        record.relayed(listed, provider.__provider_id__, stream=body.stream)
+        record.model, record.provider = listed, provider.__provider_id__
+        record.stream = body.stream
         upstream.check(model, len(text), credentials)
         headers = upstream.headers(scope["headers"], credentials, route)
         url = upstream.endpoint(route, scope["query_string"])

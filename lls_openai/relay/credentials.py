@@ -41,11 +41,6 @@ class Credentials:
     is_bearer: bool
     provider_data: dict[str, Any] = field(repr=False)
 
-    @property
-    def upstream_url(self) -> str | None:
-        """The upstream that the caller names, which may only be the pinned one."""
-        return self.provider_data.get("passthrough_url")
-
 
 def read_credentials(headers: RequestHeaders, *, bearer_is_key: bool) -> Credentials:
     """Read a caller's credentials from the headers of its request.

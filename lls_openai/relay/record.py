@@ -14,7 +14,11 @@ _NAME = "lls_openai.record"
 
 @dataclass(slots=True)
 class Record:
-    """One request: the door makes it, the relay fills it, log and metrics read it."""
+    """One request: the door makes it, the relay fills it, log and metrics read it.
+
+    A model is set when the call is for an upstream: its listed name, or the one name
+    for all others. Times are those of `time.perf_counter`.
+    """
 
     started: float = field(default_factory=time.perf_counter)
     first: float | None = None
@@ -26,16 +30,6 @@ class Record:
     tokens: int = 0
     # Bytes of the body that count as in flight (`request.InFlight`).
     held: int = 0
-
-    def relayed(self, model: str, provider: str, *, stream: bool) -> None:
-        """Note that the call is for an upstream.
-
-        Args:
-            model: the model's listed name, or the one name for all others.
-            provider: the provider's id.
-            stream: whether the caller wants a stream.
-        """
-        self.model, self.provider, self.stream = model, provider, stream
 
     def observe(self, data: bytes) -> None:
         """See a part of the answer: when the first came, and the usage if it is there.

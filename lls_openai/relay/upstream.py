@@ -104,7 +104,7 @@ class Upstream:
             raise RelayError("model_not_found", message, "model")
         if body_bytes > self.config.max_request_bytes:
             raise too_large(self.config.max_request_bytes)
-        url = credentials.upstream_url
+        url = credentials.provider_data.get("passthrough_url")
         if url is not None and url.rstrip("/") not in self._own:
             message = (
                 "passthrough_url is not this provider's upstream, which is "
