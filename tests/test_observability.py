@@ -12,17 +12,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 )
 
 from tests.support import http
-from tests.support.http import (
-    CHAT,
-    CLAUDE,
-    MODEL,
-    ask,
-    bearer,
-    chat,
-    encoded,
-    eventually,
-    request,
-)
+from tests.support.http import CHAT, MODEL, ask, bearer, chat, encoded, request
 from tests.support.network import Network
 from tests.support.server import Server, Servers, Variation
 from tests.support.upstream import Upstream
@@ -59,7 +49,12 @@ def test_a_relayed_call_is_a_line(
     assert re.fullmatch(r"127\.0\.0\.1:\d+", line["client"])
     assert re.fullmatch(r"[\d-]{10}T[\d:]{8}\.\d{6}Z", line["timestamp"])
     assert "code" not in line
-    assert "in-a-query" not in server.log
+    assert [
+        each for each in ("in-a-query", "color_message") if each in server.log
+    ] == []
+    # From the greeting on.
+    lines = server.stderr.partition("lls-openai ")[2].splitlines()[1:]
+    assert [x for x in lines if not (x[:1] == "{" and x[-1:] == "}")] == []
 
 
 def test_an_error_of_the_servers_own_has_its_code(
@@ -68,21 +63,16 @@ def test_an_error_of_the_servers_own_has_its_code(
     """An upstream's has none; a request that is no call has no model."""
     upstream.openai.script(answer(status=502))
     sent = [
-        client.post(CHAT, json=chat()),
-        client.post(CHAT, json=chat("nobody/m-1"), headers=bearer()),
-        client.post("/v1/files"),
-        client.get("/chat/completions"),
-        client.post(CHAT, json=chat(), headers=bearer()),
+        (401, "missing_api_key", client.post(CHAT, json=chat())),
+        (404, "model_not_found", client.post(CHAT, json=chat("a/b"), headers=bearer())),
+        (404, "unknown_route", client.post("/v1/files")),
+        (404, "unknown_route", client.get("/chat/completions")),
+        (502, None, client.post(CHAT, json=chat(), headers=bearer())),
     ]
 
-    lines = [line_of(server, each) for each in sent]
-    assert [(line["status"], line.get("code")) for line in lines] == [
-        (401, "missing_api_key"),
-        (404, "model_not_found"),
-        (404, "unknown_route"),
-        (404, "unknown_route"),
-        (502, None),
-    ]
+    lines = [line_of(server, each) for *_, each in sent]
+    told = [(line["status"], line.get("code")) for line in lines]
+    assert told == [(status, code) for status, code, _ in sent]
     assert [OF_A_CALL & line.keys() for line in lines] == [set()] * 4 + [OF_A_CALL]
 
 
@@ -98,15 +88,6 @@ def test_who_leaves_before_the_answer_is_499(
 
     line = server.wait_access(len(before) + 1, status=499)[-1]
     assert line.items() >= RELAYED.items()
-
-
-def test_every_line_of_the_log_is_json(server: Server, client: httpx.Client) -> None:
-    """From the greeting on; and none has a terminal's colours in it."""
-    client.get("/v1/health")
-    lines = server.stderr.partition("lls-openai ")[2].splitlines()[1:]
-
-    assert [x for x in lines if not (x[:1] == "{" and x[-1:] == "}")] == []
-    assert "color_message" not in server.log
 
 
 @pytest.mark.server(
@@ -129,19 +110,10 @@ def test_a_person_gets_columns(server: Server, client: httpx.Client) -> None:
 DURATION = "llama_stack.inference.duration_seconds"
 FIRST = "llama_stack.inference.time_to_first_token_seconds"
 RATE = "llama_stack.inference.tokens_per_second"
+KINDS = DURATION, RATE, FIRST
 
-type Labels = frozenset[tuple[str, str]]
-# Counts and sums of each series: its instrument and its labels.
-type Seen = Counter[tuple[str, Labels, str]]
-
-
-def labels(
-    model: str = MODEL, *, stream: bool = False, status: str = "success"
-) -> Labels:
-    """The labels of a series."""
-    provider = "anthropic" if model == CLAUDE else "openai"
-    pairs = {"model": model, "provider": provider, "status": status}
-    return frozenset((pairs | {"stream": str(stream).lower()}).items())
+# Counts and sums: of an instrument for a model, provider, status, and stream or not.
+type Seen = Counter[tuple[str, ...]]
 
 
 def exported(upstream: Upstream) -> Seen:
@@ -150,11 +122,11 @@ def exported(upstream: Upstream) -> Seen:
     told = [each.body for each in upstream.collector.requests if each.complete] or [b""]
     resources = ExportMetricsServiceRequest.FromString(told[-1]).resource_metrics
     for metric in (m for r in resources for s in r.scope_metrics for m in s.metrics):
-        for point in metric.histogram.data_points:
-            own = frozenset((x.key, x.value.string_value) for x in point.attributes)
-            if metric.name in (DURATION, FIRST, RATE):
-                seen[metric.name, own, "count"] = point.count
-                seen[metric.name, own, "sum"] = point.sum
+        points = metric.histogram.data_points if metric.name in KINDS else ()
+        for point in points:
+            labels = sorted((x.key, x.value.string_value) for x in point.attributes)
+            own = metric.name, *(value for _, value in labels)
+            seen["count", *own], seen["sum", *own] = point.count, point.sum
     return seen
 
 
@@ -172,13 +144,13 @@ def measured(exporting: Server, upstream: Upstream) -> Callable[..., Seen]:
     def measure(*bodies: Json, path: str = CHAT) -> Seen:
         def come() -> Seen:
             new = exported(upstream) - before
-            counts = [n for (name, _, of), n in new.items() if (name, of) == counted]
-            return new if sum(counts) >= len(bodies) else Counter()
+            count = sum(n for key, n in new.items() if key[:2] == ("count", DURATION))
+            return new if count >= len(bodies) else Counter()
 
-        counted, before = (DURATION, "count"), exported(upstream)
+        before = exported(upstream)
         for body in bodies:
             ask(exporting.port, request(path=path, body=encoded(body)))
-        return eventually(come)
+        return http.eventually(come)
 
     return measure
 
@@ -199,23 +171,24 @@ def test_a_call_is_measured(
 ) -> None:
     """How long it took, how soon a stream began, and how fast its tokens came."""
     path, body, usage = CALLS[name]
-    vendor = upstream.anthropic if body["model"] == CLAUDE else upstream.openai
+    is_stream, provider = "stream" in body, body["model"].partition("/")[0]
+    vendor = getattr(upstream, provider)
     vendor.pause = 0.1
     # The last count is the one that holds.
     last = event({"usage": {"completion_tokens": 1}}) + event(usage)
     streamed, whole = stream(event({}), last, DONE), [answer(encoded(usage))]
-    vendor.script(*(streamed if "stream" in body else whole))
+    vendor.script(*(streamed if is_stream else whole))
     start = time.perf_counter()
 
-    new, own = measured(body, path=path), labels(body["model"], stream="stream" in body)
+    new = measured(body, path=path)
 
-    kinds = (DURATION, RATE, FIRST)[: 3 if "stream" in body else 2]
-    counts = {key[:2]: n for key, n in new.items() if key[2] == "count"}
-    assert counts == {(kind, own): 1 for kind in kinds}
-    assert 0 < new[DURATION, own, "sum"] < time.perf_counter() - start
-    assert new[FIRST, own, "sum"] < new[DURATION, own, "sum"] / 2
-    rate = new[RATE, own, "sum"] * new[DURATION, own, "sum"]
-    assert rate == pytest.approx(12)
+    own = body["model"], provider, "success", str(is_stream).lower()
+    duration, rate, first = (new["sum", kind, *own] for kind in KINDS)
+    counts = {key: n for key, n in new.items() if key[0] == "count"}
+    assert counts == {("count", kind, *own): 1 for kind in KINDS[: 2 + is_stream]}
+    assert 0 < duration < time.perf_counter() - start
+    assert first < duration / 2
+    assert rate * duration == pytest.approx(12)
 
 
 @pytest.mark.parametrize(
@@ -227,8 +200,8 @@ def test_a_streamed_call_that_fails_is_measured_as_such(
     """It stays a streamed one, whatever it was answered with."""
     upstream.openai.script(*steps)
 
-    failed = labels(stream=True, status="error")
-    assert measured(chat(stream=True))[DURATION, failed, "count"] == 1
+    failed = "count", DURATION, MODEL, "openai", "error", "true"
+    assert measured(chat(stream=True))[failed] == 1
 
 
 def test_models_that_callers_make_up_are_one_series(
@@ -241,7 +214,8 @@ def test_models_that_callers_make_up_are_one_series(
 
     new = measured(chat("openai/made-up"), chat("openai/made-up-2"))
 
-    assert {of for _, of, _ in new} == {labels("other")}
-    assert new[DURATION, labels("other"), "count"] == 2
+    other = "other", "openai", "success", "false"
+    assert {key[2:] for key in new} == {other}
+    assert new["count", DURATION, *other] == 2
     assert len(exporting.wait_access(2, model="other")) == 2
     assert "made-up" not in exporting.log

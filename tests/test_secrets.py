@@ -24,13 +24,15 @@ TALKATIVE = pytest.mark.server(
 )
 AUTH = {"provider_config": {"type": "custom", "endpoint": "${env.GATEKEEPER_URL}"}}
 WITH_AUTH = pytest.mark.server({"server": {"auth": AUTH}})
-K = KEY.encode()
+K, T = KEY.encode(), TOKEN.encode()
 TYPED = (b"Host: localhost", b"Content-Type: application/json")
 BEARER = b"Authorization: Bearer " + K
 DATA = b'X-LlamaStack-Provider-Data: {"passthrough_api_key":"%b"}' % K
 URL = b'X-OGX-Provider-Data: {"passthrough_url":"https://%b@h"}' % K
 LONG = b"Content-Length: 99999999"
+LISTED = DATA.replace(b'"%b"' % K, b'["%b"]' % K)
 CHUNKED = b"Transfer-Encoding: chunked"
+TRAILER = b"2\r\n{}\r\n0\r\n%b\r\n\r\n" % BEARER
 ECHO = f'{{"error":{{"message":"{KEY}: {PROMPT}"}}}}'.encode()
 
 
@@ -55,12 +57,9 @@ type Attempts = dict[str, tuple[int, bytes, *tuple[Step, ...]]]
 PASSED: Attempts = {
     "a stream": (200, post(BEARER, body=STREAMED)),
     "provider data": (200, post(DATA)),
-    "OGX's name": (200, post(DATA.replace(b"LlamaStack", b"OGX"))),
     "a query": (200, post(BEARER, path=f"{CHAT}?key={KEY}")),
-    "a header that goes on": (200, post(BEARER, b"OpenAI-Project: " + K)),
     "the models": (200, request(b"GET", MODELS, DATA, own=TYPED)),
     "no model": (404, request(b"GET", f"{MODELS}/nobody/m-1", DATA, own=TYPED)),
-    "a wrong key": (401, post(BEARER.replace(b"sk-", b"no-"))),
     "an echo": (401, post(BEARER), answer(ECHO, 401)),
     "a redirect": (302, post(BEARER), answer(ECHO, 302, JSON | {"location": KEY})),
     "an error in a stream": (200, post(BEARER), *stream(event(KEY + PROMPT), DONE)),
@@ -69,40 +68,25 @@ PASSED: Attempts = {
 REFUSED: Attempts = {
     "no key": (401, post()),
     "half provider data": (400, post(DATA[:-1])),
-    "a key of another type": (
-        400,
-        post(DATA.replace(b":", b":[").replace(b"}", b"]}")),
-    ),
+    "a key of another type": (400, post(LISTED)),
     "a key with a line break": (400, post(DATA.replace(b'"}', rb'\n"}'))),
     "a key in a URL": (400, post(BEARER, URL)),
-    "half a body": (400, post(BEARER, body=BODY[:-1])),
     "no UTF-8": (400, post(BEARER, body=BODY.replace(b"user", b"\xff"))),
     "an unknown model": (404, post(BEARER, body=body("nobody/m-1"))),
     "a body too large": (413, post(BEARER, LONG, body=None) + BODY),
     "a head too large": (431, post(*[b"X-A: " + K] * 20_000)),
-    "no JSON": (
-        415,
-        request(body=BODY, own=(b"Host: a", b"Content-Type: a/b", BEARER)),
-    ),
+    "no JSON": (415, request(body=BODY, own=(TYPED[0], BEARER))),
     "a closed route": (404, post(DATA, path="/v1/files")),
     "another method": (405, request(b"PUT", CHAT, DATA, body=BODY, own=TYPED)),
     "no HTTP": (400, f"POST /{KEY} {PROMPT}\r\n\r\n".encode()),
-    "a header that is none": (400, post(K)),
     "a chunk that is none": (400, post(BEARER, CHUNKED, body=None) + ECHO),
-    "a key in a trailer": (
-        401,
-        post(CHUNKED, body=None) + b"2\r\n{}\r\n0\r\n%b\r\n\r\n" % BEARER,
-    ),
-    "a reset": (502, post(BEARER), RESET),
+    "a key in a trailer": (401, post(CHUNKED, body=None) + TRAILER),
     "an answer that is no HTTP": (502, post(BEARER), ECHO * 2, RESET),
 }
 # To a server that has tokens of its own.
 AUTHENTICATED: Attempts = {
-    f"the token {value!r}": (
-        401,
-        post(DATA, b"Authorization: " + value % TOKEN.encode()),
-    )
-    for value in (b"Bearer %b", b"Bearer %b\xff", b"Basic %b", b"%b")
+    f"the token {value!r}": (401, post(DATA, b"Authorization: " + value))
+    for value in (b"Bearer " + T, b"Bearer %b\xff" % T, b"Basic " + T, T)
 }
 ALL = PASSED | REFUSED | AUTHENTICATED
 
