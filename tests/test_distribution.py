@@ -93,18 +93,17 @@ def test_health_and_version_need_no_key(client: httpx.Client) -> None:
 
 def test_the_upstreams_of_the_four_providers_are_pinned() -> None:
     """One entry each, all of this project's provider, and no key in any."""
-    openai = "${env.OPENAI_UPSTREAM_URL:=https://api.openai.com}"
     google = "https://generativelanguage.googleapis.com/v1beta/openai"
     pinned = {
-        "openai": openai,
-        "openai-mini": openai,
-        "gemini": f"${{env.GEMINI_UPSTREAM_URL:={google}}}",
-        "anthropic": "${env.ANTHROPIC_UPSTREAM_URL:=https://api.anthropic.com}",
+        "openai": "OPENAI_UPSTREAM_URL:=https://api.openai.com",
+        "openai-mini": "OPENAI_UPSTREAM_URL:=https://api.openai.com",
+        "gemini": f"GEMINI_UPSTREAM_URL:={google}",
+        "anthropic": "ANTHROPIC_UPSTREAM_URL:=https://api.anthropic.com",
     }
     kind = {"provider_type": "remote::passthrough", "module": "lls_openai"}
     text = RUN_YAML.read_text()
     assert yaml.safe_load(text)["providers"]["inference"] == [
-        {"provider_id": name, **kind, "config": {"base_url": url}}
+        {"provider_id": name, **kind, "config": {"base_url": f"${{env.{url}}}"}}
         for name, url in pinned.items()
     ]
     assert not re.search(r"(?i)api_?key:|_KEY\b", text)

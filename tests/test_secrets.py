@@ -1,6 +1,7 @@
 """A caller's key and prompt are in no log line, in no file and in no error's text."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -97,14 +98,15 @@ def found(text: str, *more: str) -> list[str]:
     return [x for x in text.splitlines() if any(each in x for each in wanted)]
 
 
-def logged(server: Server, do: Callable[[], object]) -> list[str]:
-    """What is wrong with what the server logs while something is done."""
+@contextmanager
+def leaving_no_trace(server: Server) -> Iterator[None]:
+    """Look through what the server logs while the block runs."""
     before = len(server.stdout), len(server.stderr)
-    do()
+    yield
     # There is one event loop: what was done before this was logged before it.
     assert ask(server.port, request(b"GET", "/v1/health")).status < 500
     new = server.stdout[before[0] :] + server.stderr[before[1] :]
-    return found(new, *TRACEBACKS)
+    assert found(new, *TRACEBACKS) == []
 
 
 @pytest.mark.parametrize(
@@ -120,11 +122,12 @@ def test_a_call_leaves_no_trace(server: Server, upstream: Upstream, name: str) -
     status, sent, *steps = ALL[name]
     if steps:
         upstream.openai.script(*steps)
-    answers = []
 
-    assert logged(server, lambda: answers.append(ask(server.port, sent))) == []
-    assert answers[0].status == status
-    assert name in PASSED or found(answers[0].body.decode()) == []
+    with leaving_no_trace(server):
+        got = ask(server.port, sent)
+
+    assert got.status == status
+    assert name in PASSED or found(got.body.decode()) == []
     places = (server.home, server.work, server.temporary)
     assert [x for place in places for x in place.rglob("*") if x.is_file()] == []
 
@@ -137,13 +140,11 @@ def test_a_caller_that_leaves_leaves_no_trace(
     first = event({"a": PROMPT})
     upstream.openai.script(*stream(first, Gate()))
 
-    def leave() -> None:
+    with leaving_no_trace(server):
         with Raw(server.port) as raw:
             raw.send(post(BEARER, body=STREAMED))
             raw.read_until(first)
         assert upstream.openai.request.disconnected.wait(5)
-
-    assert logged(server, leave) == []
 
 
 @pytest.mark.parametrize("shown", [repr, str])
