@@ -6,7 +6,7 @@ import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -30,16 +30,22 @@ AT_ONCE = {
 
 @dataclass(frozen=True)
 class Stop:
-    """Signals to a server, each with the pause after it.
-
-    Two workers need `python -m lls_openai`: without its patience, uvicorn replaces
-    them on a busy machine before they serve.
-    """
+    """Signals to a server, each with the pause after it."""
 
     signals: tuple[tuple[signal.Signals, float], ...]
     group: bool = True
     workers: int = 1
-    providers: dict[str, dict[str, int]] | None = None
+    providers: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    def variation(self, name: str) -> Variation:
+        """The server that is stopped so.
+
+        Two workers need `python -m lls_openai`: without its patience, uvicorn replaces
+        them on a busy machine before they serve.
+        """
+        workers = {"LLS_WORKERS": str(self.workers)}
+        several = self.workers > 1
+        return Variation({}, self.providers, workers, checked=several, alone=name)
 
 
 @dataclass(frozen=True)
@@ -84,12 +90,11 @@ def is_serving(worker: int) -> bool:
     return bool(caught & 1 << (HUP - 1))
 
 
-def observe(servers: Servers, stop: Stop) -> Outcome:
-    """Start a server, have a stream run on it, stop it, and see."""
-    workers = {"LLS_WORKERS": str(stop.workers)}
-    several = stop.workers > 1
-    server = servers.start(Variation({}, stop.providers or {}, workers, several))
-    if several:
+def observe(servers: Servers, name: str) -> Outcome:
+    """Have a stream run on a server, stop it, and see."""
+    stop = STOPS[name]
+    server = servers.get(stop.variation(name))
+    if stop.workers > 1:
         eventually(lambda: sum(map(is_serving, server.children())) == 2, 60)
     paths = [Path(f"/proc/{each}/exe") for each in server.children()]
     with Raw(server.port, timeout=20) as running, Raw(server.port) as idle:
@@ -112,13 +117,12 @@ def observe(servers: Servers, stop: Stop) -> Outcome:
 def outcomes(
     servers: Servers, running_upstream: Upstream
 ) -> Iterator[dict[str, Outcome]]:
-    """What was seen of each stop; several run at a time, for they mostly wait."""
+    """What was seen of each stop; they run at a time, for they mostly wait."""
     running_upstream.reset()
     running_upstream.openai.pause = 0.1
     running_upstream.openai.script(*STREAM, times=None)
-    with ThreadPoolExecutor(3) as pool:
-        stops = pool.map(partial(observe, servers), STOPS.values())
-        yield dict(zip(STOPS, stops, strict=True))
+    with ThreadPoolExecutor(len(STOPS)) as pool:
+        yield dict(zip(STOPS, pool.map(partial(observe, servers), STOPS), strict=True))
     running_upstream.reset()
 
 
@@ -132,7 +136,15 @@ def test_a_stop_ends_what_runs_whole(outcomes: dict[str, Outcome], name: str) ->
     assert outcome.status == 0
 
 
-@pytest.mark.parametrize("name", STOPS)
+# The mark has them booted in the background, long before.
+@pytest.mark.usefixtures("server")
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.server(**vars(stop.variation(name))))
+        for name, stop in STOPS.items()
+    ],
+)
 def test_a_stop_is_quiet(outcomes: dict[str, Outcome], name: str) -> None:
     """There is no traceback, and no error that is none."""
     wrong = ("Traceback", "exc_info", "refresh task")

@@ -55,12 +55,16 @@ def free_port() -> int:
 
 @dataclass(frozen=True)
 class Variation:
-    """How a server differs from run.yaml as it is: what the marks of a test say."""
+    """How a server differs from run.yaml as it is: what the marks of a test say.
+
+    One that is `alone` is a process of its own, for the use that this names.
+    """
 
     run_yaml: Json = field(default_factory=dict)
     providers: Json = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
     checked: bool = False
+    alone: str = ""
     cwd: Path | None = None
 
     @property
@@ -307,7 +311,9 @@ class Servers:
     def boot(self, variation: Variation) -> Future[Server]:
         """Start one in the background, unless that is done."""
         if variation.key not in self._booting:
-            future = self._pool.submit(self.start, variation, preloaded=self._preloaded)
+            # A person starts one that is alone.
+            preloaded = None if variation.alone else self._preloaded
+            future = self._pool.submit(self.start, variation, preloaded=preloaded)
             self._booting[variation.key] = future
         return self._booting[variation.key]
 
