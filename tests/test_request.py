@@ -56,19 +56,39 @@ FIELDS = ",".join(
 )
 
 
+PASSING = (
+    b"OpenAI-Organization: org-1|openai-project: proj_1|anthropic-version: 2|"
+    b"anthropic-beta: a|Anthropic-Beta: b, c|Idempotency-Key: an id|tracestate: a=b|"
+    b"X-Client-Request-Id: an id|traceparent: 00-0af7651916cd43dd-b7ad6b71-01"
+).split(b"|")
+STOPPED = (
+    b"Accept: text/html|Accept-Encoding: gzip|Connection: X-Hop|Cookie: a=b|TE: gzip|"
+    b"Forwarded: for=a|Origin: http://a.b|Proxy-Authorization: Basic eDp5|Referer: a|"
+    b"User-Agent: OpenAI|Via: 1.1 a|X-Forwarded-For: a|X-Forwarded-Host: a|X-Hop: 1|"
+    b"X-Real-IP: a|X-Stainless-Lang: python|api-key: sk|x-goog-api-key: sk|"
+    b"x-request-id: a|openai-odd: pr\xf6j|x-openai-a: b"
+).split(b"|")
+
+
 @pytest.mark.parametrize("path", ROUTES)
-def test_every_field_arrives_as_it_was_written(
+def test_what_arrives_is_what_was_sent(
     server: Server, upstream: Upstream, path: str
 ) -> None:
-    """Byte for byte, nothing added, dropped or reordered; the query as well."""
+    """The query, every field byte for byte, and the contract's headers alone."""
     upstream.openai.script(answer())
     sent = f'{{"first":1,"model":"openai/m-1",{FIELDS},"last":2}}'.encode()
     # As Claude Code asks.
     target = f"{path}?beta=true&a=%20b%2F"
 
-    assert call(server, sent, path=target).status == 200
-    assert upstream.openai.request.target == target
-    assert upstream.openai.request.body == sent.replace(b"openai/m-1", b"m-1", 1)
+    assert call(server, sent, *STOPPED, *PASSING, path=target).status == 200
+
+    arrived, body = upstream.openai.request, sent.replace(b"openai/m-1", b"m-1", 1)
+    own = [b"Host: 127.0.0.1:%d" % upstream.openai.port, *OWN[1:], b"Accept: */*"]
+    own += [b"Accept-Encoding: identity", b"Content-Length: %d" % len(body)]
+    own += [f"User-Agent: lls-openai/{version('lls-openai')}".encode()]
+    headers = [b"%b: %b" % pair for pair in arrived.headers]
+    assert (arrived.target, arrived.body) == (target, body)
+    assert sorted(map(bytes.lower, headers)) == sorted(map(bytes.lower, own + PASSING))
 
 
 SAME = {
@@ -139,34 +159,6 @@ def test_a_body_that_is_no_request_is_refused(
     assert got.error_code == (400, "invalid_request_body")
     assert got.json["error"]["param"] == param
     assert upstream.openai.requests == []
-
-
-PASSING = (
-    b"OpenAI-Organization: org-1|openai-project: proj_1|anthropic-version: 2|"
-    b"anthropic-beta: a|Anthropic-Beta: b, c|Idempotency-Key: an id|tracestate: a=b|"
-    b"X-Client-Request-Id: an id|traceparent: 00-0af7651916cd43dd-b7ad6b71-01"
-).split(b"|")
-STOPPED = (
-    b"Accept: text/html|Accept-Encoding: gzip|Connection: X-Hop|Cookie: a=b|TE: gzip|"
-    b"Forwarded: for=a|Origin: http://a.b|Proxy-Authorization: Basic eDp5|Referer: a|"
-    b"User-Agent: OpenAI|Via: 1.1 a|X-Forwarded-For: a|X-Forwarded-Host: a|X-Hop: 1|"
-    b"X-Real-IP: a|X-Stainless-Lang: python|api-key: sk|x-goog-api-key: sk|"
-    b"x-request-id: a|openai-odd: pr\xf6j|x-openai-a: b"
-).split(b"|")
-
-
-@pytest.mark.parametrize("path", ROUTES)
-def test_the_contracts_headers_pass_and_no_others(
-    server: Server, upstream: Upstream, path: str
-) -> None:
-    """As often as they came, beside this server's own."""
-    call(server, START + b'"a":1}', *STOPPED, *PASSING, path=path)
-
-    own = [b"Host: 127.0.0.1:%d" % upstream.openai.port, *OWN[1:], b"Accept: */*"]
-    own += [b"Accept-Encoding: identity", b"Content-Length: 21"]
-    own += [f"User-Agent: lls-openai/{version('lls-openai')}".encode()]
-    arrived = [b"%b: %b" % pair for pair in upstream.openai.request.headers]
-    assert sorted(map(bytes.lower, arrived)) == sorted(map(bytes.lower, own + PASSING))
 
 
 @pytest.mark.parametrize(("number", "expected"), [*enumerate(BASES.values())])
