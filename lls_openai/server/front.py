@@ -24,7 +24,6 @@ LINGER_BYTES = 512 * 1024 * 1024
 # nginx's status for a request whose caller disconnected before it was answered.
 CALLER_GONE = 499
 
-type Headers = list[tuple[bytes, bytes]]
 # Called at the end of a request: its scope, the answer's status and id, the record.
 type Ended = Callable[[Scope, int, str, Record], None]
 
@@ -54,7 +53,8 @@ class Front:
             await self._app(scope, receive, send)
             return
         record = record_of(scope)
-        scope["headers"] = _readable(scope["headers"])
+        if not all(value.isascii() for _, value in scope["headers"]):
+            scope["headers"] = [(n, _readable(value)) for n, value in scope["headers"]]
         exchange = _Exchange(scope, receive, send, self._linger)
         try:
             await self._app(scope, receive, exchange.send)
@@ -67,11 +67,13 @@ class Front:
             self._ended(scope, exchange.status, exchange.request_id, record)
 
 
-def _readable(headers: Headers) -> Headers:
-    """Make UTF-8 of all values: Llama Stack raises over what is none, and logs it."""
-    if all(value.isascii() for _, value in headers):
-        return headers
-    return [(name, value.decode("latin-1").encode()) for name, value in headers]
+def _readable(value: bytes) -> bytes:
+    """Make UTF-8 of what is none: Llama Stack raises over that, and logs it."""
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1").encode()
+    return value
 
 
 class _Exchange:

@@ -1,19 +1,14 @@
-"""The mock upstream: OpenAI, Gemini and Anthropic on ports of the loopback interface.
+"""The mock upstream: OpenAI, Gemini and Anthropic on ports of the loopback."""
 
-In tests it runs in a thread. `python -m tests.support.upstream` serves it alone.
-"""
-
-import argparse
 import asyncio
 import json
 import ssl
-import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
-from tests.support.vendors import KEYS, Anthropic, Gemini, OpenAI
+from tests.support.vendors import Anthropic, Gemini, OpenAI
 from tests.support.wire import Connection, Request, Step, answer
 
 # More than any benchmark has connections: none waits in the backlog.
@@ -57,11 +52,11 @@ class Vendor:
         self.pause = 0.0
         self._scripts: list[_Script] = []
 
-    async def listen(self, port: int = 0, *, tls: ssl.SSLContext | None = None) -> int:
+    async def listen(self, tls: ssl.SSLContext | None = None) -> int:
         """Listen on one more port, in the running loop; `port` is the first of them."""
         self._loop = asyncio.get_running_loop()
         server = await self._loop.create_server(
-            self._accept, "127.0.0.1", port, backlog=_BACKLOG, ssl=tls
+            self._accept, "127.0.0.1", 0, backlog=_BACKLOG, ssl=tls
         )
         self._servers.append(server)
         bound: int = server.sockets[0].getsockname()[1]
@@ -234,35 +229,23 @@ class Upstream:
         }
 
     @asynccontextmanager
-    async def listening(self, ports: Iterable[int] = (0, 0, 0)) -> AsyncIterator[None]:
+    async def listening(self) -> AsyncIterator[None]:
         """Listen in the running loop while the context lasts."""
         self._loop = asyncio.get_running_loop()
-        everyone = (*self.vendors, self.collector, self.gatekeeper)
         async with AsyncExitStack() as stack:
-            for vendor, port in zip(everyone, (*ports, 0, 0), strict=True):
-                await vendor.listen(port)
+            for vendor in (*self.vendors, self.collector, self.gatekeeper):
+                await vendor.listen()
                 stack.push_async_callback(vendor.stop)
             yield
 
 
 @contextmanager
-def loop_in_thread() -> Iterator[asyncio.AbstractEventLoop]:
-    """Run an event loop in a thread while the context lasts."""
+def in_background() -> Iterator[Upstream]:
+    """Run all of them in a thread while the context lasts."""
     with asyncio.Runner() as runner:
         loop = runner.get_loop()
         thread = threading.Thread(target=loop.run_forever, name="mock", daemon=True)
         thread.start()
-        try:
-            yield loop
-        finally:
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join()
-
-
-@contextmanager
-def in_background() -> Iterator[Upstream]:
-    """Run the three vendors in a thread while the context lasts."""
-    with loop_in_thread() as loop:
         upstream = Upstream()
         listening = upstream.listening()
         run = asyncio.run_coroutine_threadsafe
@@ -271,30 +254,5 @@ def in_background() -> Iterator[Upstream]:
             yield upstream
         finally:
             run(listening.__aexit__(None, None, None), loop).result(10)
-
-
-async def _serve(arguments: argparse.Namespace) -> None:
-    upstream = Upstream()
-    async with upstream.listening(arguments.ports):
-        for vendor in upstream.vendors:
-            vendor.pause = arguments.pause
-        for name, value in upstream.environment.items():
-            print(f"{name}={value}")
-        print(f"# Keys: {', '.join(KEYS.values())}", flush=True)
-        await asyncio.Event().wait()
-
-
-def main() -> int:
-    """Serve until terminated; print the variables that the server takes."""
-    parser = argparse.ArgumentParser("python -m tests.support.upstream")
-    ports = "ports of OpenAI, Gemini and Anthropic (default: free ones)"
-    parser.add_argument("--ports", nargs=3, type=int, default=(0, 0, 0), help=ports)
-    pause = "seconds between the events of a stream (default: none)"
-    parser.add_argument("--pause", type=float, default=0.0, help=pause)
-    with suppress(KeyboardInterrupt):
-        asyncio.run(_serve(parser.parse_args()))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()

@@ -7,6 +7,7 @@ names of models ask for an error: see `FAILING`.
 import base64
 import json
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import ClassVar, override
 
@@ -36,7 +37,7 @@ class RefusalError(Exception):
         self.kind, self.detail = kind, detail
 
 
-class Dialect:
+class Dialect(ABC):
     """How one vendor answers: called with a request, it gives the steps."""
 
     name: ClassVar[str]
@@ -62,9 +63,9 @@ class Dialect:
             detail = "The request is not of the expected form."
             return [self._refuse(request, RefusalError("invalid", detail))]
 
+    @abstractmethod
     def error(self, request: Request, refusal: RefusalError) -> Json | list[Json]:
         """The body of the vendor's own error."""
-        raise NotImplementedError
 
     def endpoints(self) -> dict[str, Endpoint]:
         """The routes, without the path of the version."""
