@@ -200,28 +200,22 @@ def test_a_client_that_sends_all_before_it_looks_reads_its_413(
     assert grown() < (0 if is_announced else LIMIT) + 16 * MEBIBYTE
 
 
-def test_a_body_of_exactly_the_limit_is_taken(server: Server) -> None:
-    """Its length announced, or in chunks, of which none says how many follow."""
-    body = BODY.ljust(LIMIT)
-    chunked = request(b"POST", CHAT, CHUNKED)
-
-    assert ask(server.port, request(body=body)).status == 200
-    assert ask(server.port, chunked, chunk(body) + LAST_CHUNK).status == 200
-
-
 @pytest.mark.providers({"limits-small": {"max_request_bytes": 1000}})
 @pytest.mark.parametrize(
     ("provider", "size", "status"),
-    [("limits-small", 1000, 200), ("limits-small", 1001, 413), ("openai", 1001, 200)],
+    [("openai", LIMIT, 200), ("limits-small", 1000, 200), ("limits-small", 1001, 413)],
 )
-def test_a_provider_may_have_a_limit_of_its_own(
+def test_a_body_is_taken_up_to_the_limit(
     server: Server, upstream: Upstream, provider: str, size: int, status: int
 ) -> None:
-    """It is not that of the others, and nothing over it is sent."""
+    """That of its provider, its length announced or not; nothing over it is sent."""
     body = encoded(chat(f"{provider}/gpt-4o")).ljust(size)
+    chunks = request(b"POST", CHAT, CHUNKED) + chunk(body) + LAST_CHUNK
 
-    assert ask(server.port, request(body=body)).status == status
-    assert len(upstream.openai.requests) == (status == 200)
+    answers = [ask(server.port, sent) for sent in (request(body=body), chunks)]
+
+    assert [each.status for each in answers] == [status] * 2
+    assert len(upstream.openai.requests) == (0 if status == 413 else 2)
 
 
 def test_a_body_that_breaks_off_is_not_relayed(server: Server) -> None:
