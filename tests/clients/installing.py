@@ -1,15 +1,12 @@
-"""Where a client comes from: the newest one, in a temporary directory."""
+"""Where a client comes from; each function gives the version that it has installed."""
 
 import json
 import os
-import shutil
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
-
-_INSTALL_SECONDS = 300
 
 
 class MissingError(Exception):
@@ -20,49 +17,30 @@ class FailedError(Exception):
     """A program failed; the message is what it has printed."""
 
 
-class Installed(NamedTuple):
-    """A client: its version, where it is, and what PATH begins with for it."""
-
-    version: str
-    directory: Path
-    programs: Path
-
-
-def python(name: str, more: str, directory: Path) -> Installed:
+def python(requirement: str, directory: Path) -> str:
     """Install a distribution for Python into a virtual environment."""
-    uv = os.environ.get("UV") or find("uv", "none; pip has it")
-    own = str(directory / "bin/python")
+    uv, own = os.environ.get("UV", "uv"), str(directory / "bin/python")
     run([uv, "venv", "-q", "--python", sys.executable, "."], directory)
-    run([uv, "pip", "install", "-q", "--python", own, name + more], directory)
+    run([uv, "pip", "install", "-q", "--python", own, requirement], directory)
+    (name,) = re.findall(r"^[\w-]+", requirement)
     code = f"import importlib.metadata as m; print(m.version({name!r}))"
-    version = run([own, "-c", code], directory).strip()
-    return Installed(version, directory, directory / "bin")
+    return run([own, "-c", code], directory).strip()
 
 
-def npm(name: str, more: str, directory: Path) -> Installed:
+def npm(packages: str, directory: Path) -> str:
     """Install a package for Node, and those that it is used with."""
-    program, _ = find("npm", "npm"), find("node", "nodejs")
+    name, *more = packages.split()
     # npm 11 runs the install scripts of those packages alone that are named so.
     package = {"private": True, "allowScripts": {name: True}}
     (directory / "package.json").write_text(json.dumps(package))
-    quiet = ["--no-audit", "--no-fund"]
-    run([program, "install", *quiet, name, *more.split()], directory)
-    modules = directory / "node_modules"
-    version = json.loads((modules / name / "package.json").read_text())["version"]
-    return Installed(version, directory, modules / ".bin")
+    run(["npm", "install", "--no-audit", "--no-fund", name, *more], directory)
+    installed = directory / "node_modules" / name / "package.json"
+    return str(json.loads(installed.read_text())["version"])
 
 
-def command(name: str, package: str, directory: Path) -> Installed:
-    """Take a command of this machine, which a package of Debian's would bring."""
-    version = run([find(name, package), "--version"], directory).split()[1]
-    return Installed(version, directory, directory)
-
-
-def find(program: str, package: str) -> str:
-    """The path of a program of this machine."""
-    if found := shutil.which(program):
-        return found
-    raise MissingError(f"{program} is not installed here (Debian: {package})")
+def command(name: str, directory: Path) -> str:
+    """Take a command of this machine."""
+    return run([name, "--version"], directory).split()[1]
 
 
 def run(
@@ -70,23 +48,23 @@ def run(
     directory: Path,
     env: Mapping[str, str] | None = None,
     text: str = "",
-    seconds: float = _INSTALL_SECONDS,
+    seconds: float = 300,
 ) -> str:
     """Run a program to its end with `text` as its input; what it has printed."""
-    # An active environment would be the one that uv installs into.
-    own = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
     program = Path(arguments[0]).name
     try:
         ran = subprocess.run(
             arguments,
             cwd=directory,
-            env=env or own,
+            env=env,
             input=text,
             capture_output=True,
             text=True,
             timeout=seconds,
             check=False,
         )
+    except FileNotFoundError:
+        raise MissingError(f"{program} is not installed here") from None
     except subprocess.TimeoutExpired:
         raise FailedError(f"{program}: not done in {seconds:g} s") from None
     if ran.returncode:

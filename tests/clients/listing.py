@@ -1,20 +1,17 @@
 """The clients, and what docs/clients.md shows and says of each."""
 
-import re
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
 from tests.clients.drivers import CHAT_MODELS, Call, Env, cli, http, process, sdk
-from tests.clients.installing import Installed, command, npm, python
-from tests.support import http as http_paths
-from tests.support.http import CLAUDE
-from tests.support.server import PROJECT
+from tests.clients.installing import command, npm, python
+from tests.support import docs
+from tests.support.http import CHAT, CLAUDE, COUNT_TOKENS, MESSAGES, MODEL, RESPONSES
 
-type Source = tuple[Callable[[str, str, Path], Installed], str, str]
-
-_PAGE = (PROJECT / "docs/clients.md").read_text()
+_PAGE = "docs/clients.md"
+_LIMITS = docs.rows(docs.section(_PAGE, "Limits of the clients"))
 
 
 class Route(NamedTuple):
@@ -24,65 +21,54 @@ class Route(NamedTuple):
     models: tuple[str, ...]
 
 
-CHATS = Route((http_paths.CHAT,), CHAT_MODELS)
-RESPONDS = Route((http_paths.RESPONSES,), (http_paths.MODEL,))
-MESSAGES = Route((http_paths.MESSAGES, http_paths.COUNT_TOKENS), (CLAUDE,))
+CHATS = Route((CHAT,), CHAT_MODELS)
+RESPONDS = Route((RESPONSES,), (MODEL,))
+TALKS = Route((MESSAGES, COUNT_TOKENS), (CLAUDE,))
 
 
 class Client(NamedTuple):
     """A client that others wrote; its name is that of its section of the page."""
 
     name: str
-    # An installer with what it installs.
-    source: Source
+    install: Callable[[str, Path], str]
+    package: str
     route: Route
     # None: takes so long to start that its snippet has to do.
-    driver: Callable[[Installed, Env, str, ExitStack], Call] | None
+    driver: Callable[[Path, Env, str, ExitStack], Call] | None
     # What the driver is told.
     detail: str
 
-    @property
-    def snippets(self) -> list[tuple[str, str]]:
-        """Language and text of each block of code in its section."""
-        section = re.split(rf"(?m)^### {self.name}$", _PAGE)[1].partition("\n##")[0]
-        return re.findall(r"(?ms)^```(\w+)\n(.*?)^```", section)
+    def snippets(self, language: str) -> list[str]:
+        """The blocks of code in its section."""
+        return docs.blocks(docs.section(_PAGE, self.name), language)
 
     def limit(self, column: str) -> str:
         """Why it cannot do something; empty if it can."""
-        rows = re.findall(r"(?m)^\| (.+?) \| (.+?) \| (.+?) \|$", _PAGE)
-        for names, columns, reason in rows:
+        for names, columns, reason in _LIMITS:
             if self.name in names.split(", ") and column in columns.split(", "):
-                return str(reason)
+                return reason
         return ""
 
 
-_PYDANTIC = (python, "pydantic-ai-slim", "[openai]")
+_PYDANTIC = "pydantic-ai-slim[openai]"
 # Below 0.8: the server answers 426 to a client of another major.minor.
-_LLAMA_STACK = (python, "llama-stack-client", "<0.8")
-_CLAUDE_CODE = (npm, "@anthropic-ai/claude-code", "")
-_JAVA = (command, "javac", "default-jdk-headless")
+_STACK = "llama-stack-client<0.8"
 
 CLIENTS = (
-    Client("openai", (python, "openai", ""), CHATS, sdk, "OpenAI"),
-    Client("openai-node", (npm, "openai", ""), CHATS, sdk, "openai"),
-    Client("llama-stack-client", _LLAMA_STACK, CHATS, sdk, "LlamaStack"),
-    Client(
-        "langchain-openai",
-        (python, "langchain-openai", ""),
-        CHATS,
-        process,
-        "LangChain",
-    ),
-    Client("litellm", (python, "litellm", ""), CHATS, sdk, "LiteLLM"),
-    Client("pydantic-ai-chat", _PYDANTIC, CHATS, process, "PydanticAIChat"),
-    Client("aider", (python, "aider-chat", ""), CHATS, None, ""),
-    Client("llm", (python, "llm", ""), CHATS, cli, "llm"),
-    Client("curl", (command, "curl", "curl"), CHATS, http, "curl"),
-    Client("java", _JAVA, CHATS, http, "java"),
-    Client("pydantic-ai", _PYDANTIC, RESPONDS, process, "PydanticAI"),
-    Client("openai-agents", (python, "openai-agents", ""), RESPONDS, process, "Agents"),
-    Client("ai-sdk", (npm, "@ai-sdk/openai", "ai"), RESPONDS, process, "aiSdk"),
-    Client("codex", (npm, "@openai/codex", ""), RESPONDS, cli, "codex"),
-    Client("anthropic", (python, "anthropic", ""), MESSAGES, sdk, "Anthropic"),
-    Client("claude-code", _CLAUDE_CODE, MESSAGES, cli, "claude"),
+    Client("openai", python, "openai", CHATS, sdk, "OpenAI"),
+    Client("openai-node", npm, "openai", CHATS, sdk, "openai"),
+    Client("llama-stack-client", python, _STACK, CHATS, sdk, "LlamaStack"),
+    Client("langchain-openai", python, "langchain-openai", CHATS, process, "LangChain"),
+    Client("litellm", python, "litellm", CHATS, sdk, "LiteLLM"),
+    Client("pydantic-ai-chat", python, _PYDANTIC, CHATS, process, "PydanticAIChat"),
+    Client("aider", python, "aider-chat", CHATS, None, ""),
+    Client("llm", python, "llm", CHATS, cli, "llm"),
+    Client("curl", command, "curl", CHATS, http, "curl"),
+    Client("java", command, "javac", CHATS, http, "java"),
+    Client("pydantic-ai", python, _PYDANTIC, RESPONDS, process, "PydanticAI"),
+    Client("openai-agents", python, "openai-agents", RESPONDS, process, "Agents"),
+    Client("ai-sdk", npm, "@ai-sdk/openai ai", RESPONDS, process, "aiSdk"),
+    Client("codex", npm, "@openai/codex", RESPONDS, cli, "codex"),
+    Client("anthropic", python, "anthropic", TALKS, sdk, "Anthropic"),
+    Client("claude-code", npm, "@anthropic-ai/claude-code", TALKS, cli, "claude"),
 )

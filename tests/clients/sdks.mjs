@@ -2,11 +2,11 @@
 
 import readline from "node:readline";
 
-const { PROMPT, RESULT, WEATHER, CITY } = JSON.parse(process.env.CONTENT);
+const { PROMPT, RESULT, WEATHER } = JSON.parse(process.env.CONTENT);
 
-async function openai(apiKey) {
+async function openai() {
   const { default: OpenAI } = await import("openai");
-  const client = new OpenAI({ apiKey });
+  const client = new OpenAI();
   return {
     create: async (body) => {
       if (!body) return await client.models.list();
@@ -19,17 +19,17 @@ async function openai(apiKey) {
   };
 }
 
-async function aiSdk(apiKey) {
-  const { createOpenAI } = await import("@ai-sdk/openai");
+async function aiSdk() {
+  const { openai } = await import("@ai-sdk/openai");
   const ai = await import("ai");
   const ask = (model, more) =>
-    ai.generateText({ model: createOpenAI({ apiKey })(model), prompt: PROMPT, ...more });
+    ai.generateText({ model: openai(model), prompt: PROMPT, ...more });
   return {
     regular: async (model) => (await ask(model)).text,
     streamed: async (model) => {
       let failure;
       const onError = ({ error }) => (failure ??= error);
-      const asked = { model: createOpenAI({ apiKey })(model), prompt: PROMPT, onError };
+      const asked = { model: openai(model), prompt: PROMPT, onError };
       const pieces = [];
       for await (const piece of ai.streamText(asked).textStream) pieces.push(piece);
       if (failure) throw failure;
@@ -39,10 +39,6 @@ async function aiSdk(apiKey) {
       const inputSchema = ai.jsonSchema(WEATHER);
       const tools = { weather: ai.tool({ inputSchema, execute: () => RESULT }) };
       return (await ask(model, { tools, stopWhen: ai.stepCountIs(2) })).text;
-    },
-    schema: async (model) => {
-      const output = ai.Output.object({ schema: ai.jsonSchema(CITY) });
-      return (await ask(model, { output })).output;
     },
     id: async (model) => (await ask(model)).response.headers["x-request-id"],
   };
@@ -56,9 +52,10 @@ function told(error) {
 const make = { openai, aiSdk }[process.argv[2]];
 for await (const line of readline.createInterface({ input: process.stdin })) {
   const [key, method, argument] = JSON.parse(line);
+  process.env.OPENAI_API_KEY = key;
   const answer = {};
   try {
-    answer.value = await (await make(key))[method](argument);
+    answer.value = await (await make())[method](argument);
   } catch (error) {
     answer.error = told(error);
   }

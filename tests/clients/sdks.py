@@ -14,10 +14,16 @@ import os
 import sys
 from typing import Any
 
-from tests.clients import CITY, PROMPT, RESULT
-
-BASE_URL = os.environ.get("OPENAI_BASE_URL", "")
-ADDRESS = BASE_URL.removesuffix("/v1")
+PROMPT = "Say hello."
+RESULT = "It is sunny."
+# The parameters of the tool `weather`, whose result is RESULT.
+WEATHER = {
+    "type": "object",
+    "properties": {"city": {"type": "string"}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
+ADDRESS = os.environ.get("OPENAI_BASE_URL", "").removesuffix("/v1")
 
 
 def weather(city: str) -> str:
@@ -31,40 +37,33 @@ def prefixed(model: str) -> str:
     return model if model == "openai/gpt-4o" else f"openai/{model}"
 
 
-class Client:
-    """A client with a key; most find the address in the environment."""
-
-    def __init__(self, key: str) -> None:
-        self.key = key
-
-
-class OpenAI(Client):
+class OpenAI:
     """`openai`."""
 
     def create(self, body: Any) -> Any:
         from openai import OpenAI
 
-        client = OpenAI(api_key=self.key)
+        client = OpenAI()
         return client.chat.completions.create(**body) if body else client.models.list()
 
 
-class Anthropic(Client):
+class Anthropic:
     """`anthropic`."""
 
     def create(self, body: Any) -> Any:
         from anthropic import Anthropic
 
-        client = Anthropic(api_key=self.key)
+        client = Anthropic()
         return client.messages.create(**body) if body else client.models.list()
 
 
-class LlamaStack(Client):
+class LlamaStack:
     """`llama-stack-client`, with the key in its provider data."""
 
     def create(self, body: Any) -> Any:
         from llama_stack_client import LlamaStackClient
 
-        data = {"passthrough_api_key": self.key}
+        data = {"passthrough_api_key": os.environ["OPENAI_API_KEY"]}
         client = LlamaStackClient(base_url=ADDRESS, provider_data=data)
         if not body:
             return client.models.list()
@@ -74,30 +73,29 @@ class LlamaStack(Client):
         return answer
 
 
-class LiteLLM(Client):
+class LiteLLM:
     """`litellm`."""
 
     def create(self, body: Any) -> Any:
         import litellm
 
-        own: Any = {"api_key": self.key, "api_base": ADDRESS}
         if not body:
+            own: Any = {"api_key": os.environ["OPENAI_API_KEY"], "api_base": ADDRESS}
             own |= {"check_provider_endpoint": True, "custom_llm_provider": "openai"}
             return [{"id": name} for name in litellm.get_valid_models(**own)]
-        own |= {"api_base": BASE_URL, "model": prefixed(body["model"])}
-        answer = litellm.completion(**body | own)
+        answer = litellm.completion(**body | {"model": prefixed(body["model"])})
         headers = answer._hidden_params.get("additional_headers", {})
         answer._request_id = headers.get("llm_provider-x-request-id")
         return answer
 
 
-class LangChain(Client):
+class LangChain:
     """`langchain-openai`."""
 
     def _chat(self, model: str, **more: Any) -> Any:
         from langchain_openai import ChatOpenAI
 
-        return ChatOpenAI(model=model, api_key=self.key, **more)
+        return ChatOpenAI(model=model, **more)
 
     def regular(self, model: str) -> Any:
         return self._chat(model).invoke(PROMPT).content
@@ -114,27 +112,20 @@ class LangChain(Client):
         result = tool(weather).invoke(call.tool_calls[0])
         return chat.invoke([HumanMessage(PROMPT), call, result]).content
 
-    def schema(self, model: str) -> Any:
-        schema = CITY | {"title": "city", "description": "A city."}
-        return self._chat(model).with_structured_output(schema).invoke(PROMPT)
-
     def id(self, model: str) -> Any:
         answer = self._chat(model, include_response_headers=True).invoke(PROMPT)
         return answer.response_metadata["headers"]["x-request-id"]
 
 
-class PydanticAI(Client):
+class PydanticAI:
     """pydantic-ai's `openai:`, which is Responses."""
 
-    kind = "OpenAIResponsesModel"
+    prefix = "openai"
 
-    def _agent(self, name: str, **more: Any) -> Any:
+    def _agent(self, model: str, **more: Any) -> Any:
         from pydantic_ai import Agent
-        from pydantic_ai.models import openai
-        from pydantic_ai.providers.openai import OpenAIProvider
 
-        provider = OpenAIProvider(base_url=BASE_URL, api_key=self.key)
-        return Agent(getattr(openai, self.kind)(name, provider=provider), **more)
+        return Agent(f"{self.prefix}:{model}", **more)
 
     def regular(self, model: str) -> Any:
         return self._agent(model).run_sync(PROMPT).output
@@ -146,20 +137,14 @@ class PydanticAI(Client):
     def tools(self, model: str) -> Any:
         return self._agent(model, tools=[weather]).run_sync(PROMPT).output
 
-    def schema(self, model: str) -> Any:
-        from pydantic_ai import NativeOutput, StructuredDict
-
-        form = NativeOutput(StructuredDict(CITY, name="city"))
-        return self._agent(model, output_type=form).run_sync(PROMPT).output
-
 
 class PydanticAIChat(PydanticAI):
     """pydantic-ai's `openai-chat:`."""
 
-    kind = "OpenAIChatModel"
+    prefix = "openai-chat"
 
 
-class Agents(Client):
+class Agents:
     """`openai-agents`, with its default, which is Responses."""
 
     def _run(self, model: str, run: str = "run_sync", **more: Any) -> Any:
@@ -167,7 +152,7 @@ class Agents(Client):
         from openai import AsyncOpenAI
 
         # A new one each time: the loop of the last one has ended.
-        agents.set_default_openai_client(AsyncOpenAI(api_key=self.key))
+        agents.set_default_openai_client(AsyncOpenAI())
         agent = agents.Agent(name="agent", model=prefixed(model), **more)
         return getattr(agents.Runner, run)(agent, PROMPT)
 
@@ -187,12 +172,6 @@ class Agents(Client):
 
         return self._run(model, tools=[function_tool(weather)]).final_output
 
-    def schema(self, model: str) -> Any:
-        from pydantic import create_model
-
-        city = create_model("City", name=str, people=int)
-        return vars(self._run(model, output_type=city).final_output)
-
     def id(self, model: str) -> Any:
         return self._run(model).raw_responses[0].request_id
 
@@ -211,7 +190,9 @@ def main() -> None:
     for line in sys.stdin:
         key, method, argument = json.loads(line)
         try:
-            client = globals()[sys.argv[1]](key)
+            # Where clients look for it, as they do for the address.
+            os.environ.update(OPENAI_API_KEY=key, ANTHROPIC_API_KEY=key)
+            client = globals()[sys.argv[1]]()
             answer = {"value": plain(getattr(client, method)(argument))}
         except Exception as error:  # noqa: BLE001 - whatever a client raises is told
             # Some have the code of an error in its body alone.

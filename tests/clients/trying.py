@@ -3,22 +3,25 @@
 import os
 import re
 import time
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.clients import PROMPT
-from tests.clients.drivers import Call, Env
-from tests.clients.installing import FailedError, Installed, run
-from tests.clients.listing import CHATS, MESSAGES, RESPONDS, Client
+from tests.clients.drivers import GEMINI, Call, Env
+from tests.clients.installing import FailedError, run
+from tests.clients.listing import CHATS, TALKS, Client
+from tests.clients.sdks import PROMPT
 from tests.support.server import clean_environment
 from tests.support.upstream import Upstream
 from tests.support.vendors import BREAKING, KEYS
 from tests.support.wire import JSON, Request, answer
 
-_SNIPPET_SECONDS = 120
-_PROGRAMS = {"python": "python", "js": "node", "sh": "sh", "java": "java"}
-_SUFFIXES = {"python": "py", "js": "mjs", "sh": "sh", "java": "java"}
-# What the mock does not have on a route.
-_ABSENT = {RESPONDS: ("gemini",), MESSAGES: ("gemini", "schema")}
+COLUMNS = (
+    *("snippet", "models", "regular", "streamed", "tools", "gemini"),
+    *("error", "broken", "retry", "id"),
+)
+_SNIPPETS = {"python": "python snippet.py", "js": "node snippet.mjs"}
+_SNIPPETS |= {"sh": "sh snippet.sh", "java": "java snippet.java"}
 # A client counts the second of Retry-After by its own clock's ticks.
 _ALMOST_A_SECOND = 0.95
 
@@ -30,12 +33,13 @@ class Cell(NamedTuple):
     detail: str = ""
 
 
-def environment(installed: Installed, address: str, name: str) -> Env:
+def environment(directory: Path, address: str, name: str) -> Env:
     """What a user has exported, and what keeps clients from calling home."""
+    programs = directory / "bin", directory / "node_modules/.bin", os.environ["PATH"]
     return clean_environment() | {
-        "HOME": str(installed.directory),
-        "TMPDIR": str(installed.directory),
-        "PATH": f"{installed.programs}{os.pathsep}{os.environ['PATH']}",
+        "HOME": str(directory),
+        "TMPDIR": str(directory),
+        "PATH": os.pathsep.join(map(str, programs)),
         "OPENAI_BASE_URL": f"{address}/v1",
         "ANTHROPIC_BASE_URL": address,
         **{f"{vendor.upper()}_API_KEY": _key(vendor, name) for vendor in KEYS},
@@ -56,22 +60,25 @@ def _key(vendor: str, name: str) -> str:
     return f"{KEYS.get(vendor, KEYS['openai'])}-{name}"
 
 
+@dataclass
 class Trial:
     """The columns of one client's row: a method for each raises what is wrong."""
 
-    def __init__(self, client: Client, call: Call | None, upstream: Upstream) -> None:
-        """Try a client against the server of an upstream."""
-        self._client, self._driver, self._upstream = client, call, upstream
-        self._paths, self._models_there = client.route
-        self._first = self._models_there[0]
-        self._seen: list[Request] = []
+    client: Client
+    directory: Path
+    env: Env
+    # None: there is no more than the snippet.
+    driver: Call | None
+    upstream: Upstream
+    seen: list[Request] = field(default_factory=list)
 
     def cell(self, column: str) -> Cell:
         """Try one column."""
-        if not self._driver or column in _ABSENT.get(self._client.route, ()):
+        is_there = self.driver or column == "snippet"
+        if not is_there or (column == "gemini" and self.client.route is not CHATS):
             return Cell("-")
-        limit = self._client.limit(column)
-        told = f"{self._client.name} {column}: "
+        limit = self.client.limit(column)
+        told = f"{self.client.name} {column}: "
         try:
             getattr(self, f"_{column}")()
         except (AssertionError, FailedError, LookupError, TypeError, ValueError) as e:
@@ -80,71 +87,78 @@ class Trial:
         told += "works, but docs/clients.md has it as a limit"
         return Cell("FAIL", told) if limit else Cell("ok")
 
-    def _call(self, method: str, model: str, key: str = "") -> Any:  # noqa: ANN401
-        assert self._driver
-        key = key or _key(model.partition("/")[0], self._client.name)
-        try:
-            return self._driver(key, method, model)
-        finally:
-            vendors = self._upstream.vendors
-            self._seen = [seen for each in vendors for seen in each.requests]
-            self._upstream.reset()
-            keys = {seen.header("x-api-key") or seen.key for seen in self._seen}
-            assert keys <= {key}, f"sent with {keys}"
-            paths = {re.sub(r".*?(/openai|/v1)/", "/v1/", s.path) for s in self._seen}
-            assert paths <= {*self._paths}, f"called {paths}"
+    def _snippet(self) -> None:
+        """Run the blocks of code in the client's section of the page as they stand."""
+        # Beside its packages, where Node looks for them, and where a user has it.
+        for language, line in _SNIPPETS.items():
+            program, file = line.split()
+            for text in self.client.snippets(language):
+                (self.directory / file).write_text(text)
+                output = run([program, file], self.directory, self.env, seconds=120)
+                assert re.search(" (heard|read): ", output), f"printed {output!r}"
+        self.upstream.reset()
 
-    def _asked(self, method: str, model: str, *, stream: bool) -> None:
-        value = self._call(method, model)
-        pieces = [piece for piece in value if piece] if isinstance(value, list) else []
-        assert len(pieces) != 1, f"not in pieces: {value}"
-        # An agent whose tool the mock has called has read its result.
-        said = f"heard: {PROMPT}$" if pieces else "(heard|read): "
-        text = "".join(pieces) or value
-        assert re.search(f"{_bare(model)} {said}", text), text
-        assert PROMPT.encode() in self._seen[0].body
-        streams = {bool(seen.json.get("stream")) for seen in self._seen}
-        assert streams == {stream}, f"streamed: {streams}"
+    def _call(self, method: str, model: str, key: str = "") -> Any:  # noqa: ANN401
+        assert self.driver
+        key = key or _key(model.partition("/")[0], self.client.name)
+        try:
+            return self.driver(key, method, model)
+        finally:
+            vendors = self.upstream.vendors
+            self.seen = [seen for each in vendors for seen in each.requests]
+            self.upstream.reset()
+            keys = {seen.header("x-api-key") or seen.key for seen in self.seen}
+            assert keys <= {key}, f"sent with {keys}"
+            paths = {re.sub(r".*?(/openai|/v1)/", "/v1/", s.path) for s in self.seen}
+            assert paths <= {*self.client.route.paths}, f"called {paths}"
+
+    def _asked(self, method: str, *models: str) -> None:
+        for model in models:
+            value = self._call(method, model)
+            parts = [part for part in value if part] if isinstance(value, list) else []
+            assert len(parts) != 1, f"not in pieces: {value}"
+            # An agent whose tool the mock has called has read its result.
+            said = f"heard: {PROMPT}$" if parts else "(heard|read): "
+            text = "".join(parts) or value
+            assert re.search(f"{_bare(model)} {said}", text), text
+            assert PROMPT.encode() in self.seen[0].body
+            streams = {bool(seen.json.get("stream")) for seen in self.seen}
+            assert streams == {method == "streamed"}, f"streamed: {streams}"
 
     def _models(self) -> None:
-        missing = {*CHATS.models} - {*self._call("models", self._first)}
+        missing = {*CHATS.models} - {*self._call("models", "openai/gpt-4o")}
         assert not missing, f"not listed: {missing}"
 
     def _regular(self) -> None:
-        for model in self._models_there:
-            self._asked("regular", model, stream=False)
+        self._asked("regular", *self.client.route.models)
 
     def _streamed(self) -> None:
-        for model in self._models_there:
-            self._asked("streamed", model, stream=True)
+        self._asked("streamed", *self.client.route.models)
 
     def _tools(self) -> None:
-        for model in self._models_there:
-            if not model.startswith("gemini/"):
-                self._two_turns(model)
+        for model in {*self.client.route.models} - {GEMINI}:
+            self._two_turns(model)
 
     def _gemini(self) -> None:
-        self._two_turns("gemini/gemini-2.5-flash-lite")
+        self._two_turns(GEMINI)
 
     def _two_turns(self, model: str) -> None:
         text = self._call("tools", model)
         assert f"{_bare(model)} read: " in text, text
-        assert len(self._seen) == 2, f"{len(self._seen)} requests"
-
-    def _schema(self) -> None:
-        value = self._call("schema", self._first)
-        assert value == {"name": "Paris", "people": 7}, value
+        assert len(self.seen) == 2, f"{len(self.seen)} requests"
 
     def _error(self) -> None:
         codes = "invalid_api_key", "model_not_found"
-        if self._client.route is MESSAGES:
+        if self.client.route is TALKS:
             codes = "authentication_error", "not_found_error"
-        self._fails(self._first, "wrong-key", "401", codes[0])
+        self._fails(self.client.route.models[0], "wrong-key", "401", codes[0])
         self._fails("nobody/gpt-4o", "", "404", codes[1])
 
     def _broken(self) -> None:
-        model = f"{self._first.partition('/')[0]}/{BREAKING}"
-        self._fails(model, "", "closed the connection before its answer")
+        vendor = self.client.route.models[0].partition("/")[0]
+        self._fails(
+            f"{vendor}/{BREAKING}", "", "closed the connection before its answer"
+        )
 
     def _fails(self, model: str, key: str, *told: str) -> None:
         try:
@@ -156,32 +170,16 @@ class Trial:
 
     def _retry(self) -> None:
         error = b'{"error": {"message": "busy", "type": "rate_limit_error"}}'
-        for vendor in self._upstream.vendors:
+        for vendor in self.upstream.vendors:
             vendor.script(answer(error, 429, {**JSON, "retry-after": "1"}))
         begin = time.monotonic()
-        self._asked("streamed", self._first, stream=True)
-        assert len(self._seen) >= 2, "not tried again"
+        self._asked("streamed", self.client.route.models[0])
+        assert len(self.seen) >= 2, "not tried again"
         assert time.monotonic() - begin > _ALMOST_A_SECOND, "too early"
 
     def _id(self) -> None:
-        value = str(self._call("id", self._first))
+        value = str(self._call("id", self.client.route.models[0]))
         assert value.startswith("req_"), value
-
-
-def show(client: Client, installed: Installed, env: Env) -> Cell:
-    """Run the blocks of code in the client's section of the page as they stand."""
-    for number, (language, text) in enumerate(client.snippets):
-        # Beside its packages, where Node looks for them, and where a user has it.
-        file = installed.directory / f"snippet{number}.{_SUFFIXES[language]}"
-        file.write_text(text)
-        command = [_PROGRAMS[language], str(file)]
-        try:
-            output = run(command, installed.directory, env, "", _SNIPPET_SECONDS)
-        except FailedError as error:
-            return Cell("FAIL", f"{client.name} snippet: {error}"[:500])
-        if not re.search(" (heard|read): ", output):
-            return Cell("FAIL", f"{client.name} snippet: printed {output[:500]!r}")
-    return Cell("ok")
 
 
 def _bare(model: str) -> str:
