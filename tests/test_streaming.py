@@ -201,7 +201,7 @@ def test_a_caller_that_disconnects_closes_its_call_at_once(
     with Raw(server.port) as raw:
         raw.send(sent)
         upstream.openai.wait_requests()
-        raw.send(b"POST / HTT")
+        raw.send(SMALL * 10 + b"POST / HTT")
         assert raw.read_until(seen).endswith(seen)
         if by_reset:
             raw.reset()
