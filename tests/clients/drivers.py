@@ -54,11 +54,8 @@ def process(directory: Path, env: Env, name: str, stack: ExitStack) -> Call:
     stack.callback(running.terminate)
 
     def call(key: str, method: str, argument: Any) -> Any:  # noqa: ANN401
-        assert running.stdin
-        assert running.stdout
-        running.stdin.write(json.dumps([key, method, argument]) + "\n")
-        running.stdin.flush()
-        for line in running.stdout:
+        print(json.dumps([key, method, argument]), file=running.stdin, flush=True)
+        for line in running.stdout or ():
             if line.startswith(('{"value"', '{"error"')):
                 answer = json.loads(line)
                 if "error" in answer:

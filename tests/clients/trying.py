@@ -25,6 +25,8 @@ _SNIPPETS |= {"sh": "sh snippet.sh", "java": "java snippet.java"}
 # A client counts the second of Retry-After by its own clock's ticks.
 _ALMOST_A_SECOND = 0.95
 
+_WRONG = AssertionError, FailedError, LookupError, OSError, TypeError, ValueError
+
 
 class Cell(NamedTuple):
     """What came of a column: ok, FAIL, no for a limit of the client, - for no such."""
@@ -81,7 +83,7 @@ class Trial:
         told = f"{self.client.name} {column}: "
         try:
             getattr(self, f"_{column}")()
-        except (AssertionError, FailedError, LookupError, TypeError, ValueError) as e:
+        except _WRONG as e:
             shown = " ".join(f"{told}{type(e).__name__}: {e}".split())[:500]
             return Cell("no", limit) if limit else Cell("FAIL", shown)
         told += "works, but docs/clients.md has it as a limit"
