@@ -84,7 +84,7 @@ NO_KEY = [
     LLAMA + NULL,
     f'{LLAMA}{{"{KEY}":"  "}}',
 ]
-NO_OBJECT = ["null", "[]", "sk-mine", "{}{}", "[" * 10_000]
+NO_OBJECT = ["null", "[]", "sk-mine", "{}{}", "[" * 10_000, '{"a":"\xff"}']
 NO_TEXT = ["7", '["sk-mine"]', r'"sk-mine\n"', r'"sk\u0000"', r'"sk-\u00e9"']
 MISSING, INVALID = (401, "missing_api_key"), (400, "invalid_provider_data")
 

@@ -72,7 +72,8 @@ def _readable(value: bytes) -> bytes:
     try:
         value.decode()
     except UnicodeDecodeError:
-        return value.decode("latin-1").encode()
+        # With this at its end it is neither a key nor JSON.
+        return value.decode(errors="replace").encode() + b"\xef\xbf\xbd"
     return value
 
 
