@@ -17,20 +17,28 @@ import httpx
 import pytest
 
 from tests.support.network import Network
+from tests.support.preloaded import Preloaded
 from tests.support.server import Server, Servers, Variation, clean_environment
 from tests.support.upstream import Upstream, in_background
 
 # What the marks of all collected tests ask for, in the order of the tests.
 _variations = pytest.StashKey[dict[pytest.Item, Variation]]()
+_preloaded = pytest.StashKey[Preloaded]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marks."""
+    """Register the marks, and have Llama Stack's packages imported meanwhile."""
     for mark in (
         "providers(configs): further passthrough providers of the test's server",
         "server(run_yaml, **variation): how the test's server differs from run.yaml",
     ):
         config.addinivalue_line("markers", mark)
+    config.stash[_preloaded] = Preloaded()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End what has been begun."""
+    config.stash[_preloaded].close()
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -109,7 +117,8 @@ def servers(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Servers]:
     """The shared servers; those that the collected tests need boot in background."""
-    servers = Servers(tmp_path_factory.mktemp("servers"), network.env)
+    directory = tmp_path_factory.mktemp("servers")
+    servers = Servers(directory, network.env, request.config.stash[_preloaded])
     for variation in request.config.stash[_variations].values():
         servers.boot(variation)
     yield servers

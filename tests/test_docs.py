@@ -8,6 +8,8 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -24,13 +26,13 @@ from tests.support.vendors import KEYS
 from tests.support.wire import DONE, LAST_CHUNK, chunk, event, stream
 
 README = "README.md"
+FIRST = docs.section(README, "lls-openai")
 RUN_IT, CALL_IT = docs.section(README, "Run it"), docs.section(README, "Call it")
 CONFIG = yaml.safe_load(RUN_YAML.read_text())
 LISTED = CONFIG["registered_resources"]["models"]
 MAKEFILE = (PROJECT / "Makefile").read_text()
 TARGETS = re.findall(r"(?m)^([a-z]+):", MAKEFILE)
 KEY_VARIABLES = {f"{name.upper()}_API_KEY": key for name, key in KEYS.items()}
-STOPPED = "The server and the mock are stopped."
 
 
 @pytest.fixture
@@ -39,19 +41,15 @@ def clone(tmp_path: Path) -> docs.Clone:
     return docs.Clone(tmp_path)
 
 
-def test_make_demo_shows_what_the_readme_shows(clone: docs.Clone) -> None:
-    """All but the seconds."""
-    text = docs.section(README, "lls-openai")
-    (command,), (shown,) = docs.blocks(text, "sh"), docs.blocks(text, "text")
-
-    status, output = clone.run(command, LLAMA_STACK_PORT=str(free_port()))
-
-    shown, printed = (re.sub(r"\d+\.\d s", "- s", each) for each in (shown, output))
-    assert status == 0, output
-    assert shown in printed
-    assert STOPPED in printed
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Future[tuple[int, str]]]:
+    """The README's first command, which runs beside other tests."""
+    clone, port = docs.Clone(tmp_path_factory.mktemp("demo")), str(free_port())
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(clone.run, *docs.blocks(FIRST, "sh"), LLAMA_STACK_PORT=port)
 
 
+@pytest.mark.usefixtures("demo")
 def test_the_first_steps_lead_to_answers(clone: docs.Clone, upstream: Upstream) -> None:
     """`cp`, `make server`, the keys into .env, `make client`: each model, both ways.
 
@@ -126,6 +124,16 @@ def test_the_python_lines_get_an_answer(server: Server, upstream: Upstream) -> N
 
     assert said == "gpt-4o heard: Hello\n"
     assert len(upstream.openai.requests) == 1
+
+
+def test_make_demo_shows_what_the_readme_shows(demo: Future[tuple[int, str]]) -> None:
+    """All but the seconds."""
+    (shown,), (status, output) = docs.blocks(FIRST, "text"), demo.result()
+
+    shown, printed = (re.sub(r"\d+\.\d s", "- s", each) for each in (shown, output))
+    assert status == 0, output
+    assert shown in printed
+    assert "The server and the mock are stopped." in printed
 
 
 def test_the_tables_are_those_of_the_code() -> None:

@@ -1,6 +1,7 @@
 """What counts for the whole process: callers' time, bytes in flight, whom it trusts."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import repeat
 
@@ -19,7 +20,7 @@ from tests.support.http import (
 )
 from tests.support.server import Server
 from tests.support.upstream import Upstream
-from tests.support.wire import DONE, JSON, Gate, event, head, stream
+from tests.support.wire import DONE, JSON, Gate, answer, event, head, stream
 
 SECONDS = 1.0
 # Two bodies of SIZE are too many at a time.
@@ -114,28 +115,42 @@ def test_an_answer_that_is_not_read_is_given_up(
 def test_what_is_slow_but_goes_on_is_not_cut(
     server: Server, upstream: Upstream
 ) -> None:
-    """A caller that sends or reads slowly, an upstream that is silent."""
-    size = 14 * MEBIBYTE
+    """A caller that sends or reads slowly, an upstream that is silent; all at once."""
+    size, before, inside = 14 * MEBIBYTE, Gate(), Gate()
     begun = head(200, JSON | {"content-length": str(size)})
-    before, inside = Gate(), Gate()
-    large = repeat(b"x" * 65536, size // 65536)
-    upstream.openai.script(before, begun, inside, large)
-    with Raw(server.port) as raw:
+    upstream.anthropic.script(begun, repeat(b"x" * 65536, size // 65536))
+    upstream.gemini.script(before, answer()[:-1], inside, answer()[-1:])
+
+    def sends_slowly(raw: Raw) -> int:
         raw.send(post()[: -len(BODY)])
         for part in (BODY[:10], BODY[10:20], BODY[20:]):
             time.sleep(0.6 * SECONDS)
             raw.send(part)
+        return raw.answer().status
+
+    def waits(raw: Raw) -> int:
+        raw.send(request(body=encoded(chat("gemini/any"))))
         for gate in (before, inside):
             gate.wait_reached()
             time.sleep(1.7 * SECONDS)
             gate.open()
+        return raw.answer().status
+
+    def reads_slowly(raw: Raw) -> int:
+        raw.send(request(body=encoded(chat("anthropic/any"))))
         raw.read_until(b"\r\n\r\n")
         got = 0
         while part := raw.read(min(MEBIBYTE, size - got)):
             time.sleep(0.3 * SECONDS)
             got += len(part)
+        return got
 
-    assert got == size
+    with ExitStack() as opened, ThreadPoolExecutor(3) as pool:
+        ways = (sends_slowly, waits, reads_slowly)
+        raws = [opened.enter_context(Raw(server.port)) for _ in ways]
+        came = list(pool.map(lambda way, raw: way(raw), ways, raws))
+
+    assert came == [200, 200, size]
 
 
 def test_too_many_bytes_in_flight_are_told_to_come_again(

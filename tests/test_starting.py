@@ -28,6 +28,7 @@ type Given = bytes | str | Mapping[str, str]
 
 URL = "OPENAI_UPSTREAM_URL"
 PORT = "LLAMA_STACK_PORT"
+UPSTREAMS = [URL, "GEMINI_UPSTREAM_URL", "ANTHROPIC_UPSTREAM_URL"]
 SIZES = ["max_request_bytes", "max_bytes_in_flight", "caller_timeout", "drain_timeout"]
 WRONG: list[tuple[str, Given]] = [
     # Keys that Llama Stack would drop: `hostt` would listen on every interface.
@@ -239,18 +240,19 @@ def test_starts_anywhere_and_asks_nobody(
     assert [each for each in said if each not in line["event"]] == []
 
 
-@pytest.mark.usefixtures("upstream")
-def test_starts_on_the_stock_provider(start_server: Callable[..., Server]) -> None:
-    """Without the `module:` lines run.yaml serves as well."""
-    entries = yaml.safe_load(RUN_YAML.read_text())["providers"]["inference"]
-    stock = [{n: v for n, v in each.items() if n != "module"} for each in entries]
-    server = start_server(
-        {"providers": {"inference": stock}},
-        # In the other form Llama Stack draws a page for each vendor that wants a key.
-        env={"LLAMA_STACK_LOG_FORMAT": "json"},
-    )
+ENTRIES = yaml.safe_load(RUN_YAML.read_text())["providers"]["inference"]
+STOCK = [{n: v for n, v in each.items() if n != "module"} for each in ENTRIES]
 
-    listed = httpx.get(server.url + MODELS, headers=bearer(), trust_env=False)
+
+@pytest.mark.server(
+    {"providers": {"inference": STOCK}},
+    # It asks for models at its start, and would draw a page for each vendor.
+    env=dict.fromkeys(UPSTREAMS, "http://127.0.0.1:9")
+    | {"LLAMA_STACK_LOG_FORMAT": "json"},
+)
+def test_starts_on_the_stock_provider(server: Server, client: httpx.Client) -> None:
+    """Without the `module:` lines run.yaml serves as well."""
+    listed = client.get(MODELS, headers=bearer())
 
     assert "openai/gpt-4o" in {each["id"] for each in listed.json()["data"]}
     assert "lls_openai" not in server.log

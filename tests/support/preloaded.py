@@ -21,12 +21,18 @@ MODULES = (
 
 
 class Preloaded:
-    """The process; it is started with the first server and ends with the tests."""
+    """The process: it ends with the tests, or when it is closed."""
 
     def __init__(self) -> None:
-        """Start nothing yet."""
+        """Start it; it imports beside what comes next."""
         self._lock = threading.Lock()
-        self._process: subprocess.Popen[str] | None = None
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", __name__],
+            cwd=Path(__file__).parents[2],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
 
     def start(
         self,
@@ -36,23 +42,16 @@ class Preloaded:
         outputs: tuple[Path, Path],
     ) -> int:
         """Run a Python script with arguments as `subprocess` would; gives its id."""
+        assert self._process.stdin
+        assert self._process.stdout
         job = command, str(cwd), dict(env), list(map(str, outputs))
         with self._lock:
-            self._process = self._process or subprocess.Popen(
-                [sys.executable, "-m", __name__],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            assert self._process.stdin
-            assert self._process.stdout
             print(json.dumps(job), file=self._process.stdin, flush=True)
             return int(self._process.stdout.readline())
 
     def close(self) -> None:
         """End the process; servers that run are not touched."""
-        if self._process:
-            self._process.communicate()
+        self._process.communicate()
 
 
 def _become(

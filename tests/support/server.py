@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -254,7 +255,9 @@ class Server:
     def kill(self) -> None:
         """End it and its workers at once."""
         if self.is_running():
-            os.killpg(self.pid, signal.SIGKILL)
+            # It may be just ending.
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
         if self._process:
             self._process.wait()
 
@@ -280,14 +283,19 @@ class Server:
 class Servers:
     """The servers that tests share: each variation is started once."""
 
-    def __init__(self, directory: Path, env: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        env: Mapping[str, str],
+        preloaded: Preloaded | None = None,
+    ) -> None:
         """Begin with none; each will have a directory in `directory`."""
         self._directory = directory
         self._env = env
         self._started: list[Server] = []
         self._booting: dict[str, Future[Server]] = {}
         self._clients: dict[str, httpx.Client] = {}
-        self._preloaded = Preloaded()
+        self._preloaded = preloaded
         # Two at a time: a boot keeps a core busy.
         self._pool = ThreadPoolExecutor(2, "boot")
 
@@ -343,7 +351,6 @@ class Servers:
         # What was just being started has been by now.
         self._pool.shutdown()
         self._kill_all()
-        self._preloaded.close()
 
     def _kill_all(self) -> None:
         for server in list(self._started):
