@@ -1,14 +1,22 @@
-"""The parts of the soak: each does something to the server, and measures it."""
+"""`python -m tests.soak` (`make soak`): whether the server stays as it is.
 
+Over many calls, and beside callers that hurt it: the mock upstream, the real server,
+and a table of what was looked at, what was measured, and its bound. Each part does
+something to the server, and measures it.
+"""
+
+import argparse
 import asyncio
 import math
 import re
 import socket
+import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from itertools import chain, cycle, islice
 from pathlib import Path
 from statistics import median
@@ -30,8 +38,9 @@ from tests.support.http import (
     provider_data,
     request,
 )
-from tests.support.server import Server
-from tests.support.upstream import Upstream
+from tests.support.server import Server, ServerError, Servers, Variation
+from tests.support.tool import aligned, end_on_signals
+from tests.support.upstream import Upstream, in_background
 from tests.support.vendors import KEYS
 from tests.support.wire import EVENTS, SILENCE, Gate, answer, chunk, head, stream
 
@@ -279,3 +288,49 @@ def _send_half(raw: Raw) -> int:
 
 
 ALL = (endurance, isolation, leaving, not_reading, half_bodies, keys)
+
+# The largest counts of what the providers say.
+PROVIDERS = {
+    name: {"caller_timeout": CALLER_TIMEOUT, "max_bytes_in_flight": IN_FLIGHT}
+    for name in ("openai", "openai-mini", "gemini", "anthropic")
+}
+
+
+def soak(calls: int) -> Iterator[Line]:
+    """Start everything, run the parts, and stop the server."""
+    with (
+        tempfile.TemporaryDirectory() as name,
+        in_background() as upstream,
+        closing(Servers(Path(name), upstream.environment)) as servers,
+    ):
+        server = servers.start(Variation(providers=PROVIDERS))
+        for part in ALL:
+            yield from part(Stage(server, upstream, calls))
+        start = time.monotonic()
+        yield exactly("status after SIGTERM", server.stop(), 0)
+        yield at_most("it took", time.monotonic() - start, 10, " s")
+        traces = server.log.count("Traceback")
+        yield exactly("tracebacks in the log", traces, 0)
+
+
+def main() -> int:
+    """Run the soak; 1 when something does not hold, or a server failed."""
+    parser = argparse.ArgumentParser("python -m tests.soak")
+    calls = "how many mixed calls (default: %(default)s)"
+    parser.add_argument("--calls", type=int, default=10_000, metavar="N", help=calls)
+    options = parser.parse_args()
+    end_on_signals()
+    start, lines = time.monotonic(), list[Line]()
+    try:
+        for line in soak(options.calls):
+            print(f"{time.strftime('%H:%M:%S')}  {line.what}", file=sys.stderr)
+            lines.append(line)
+    except (ServerError, OSError) as error:
+        sys.exit(f"soak: {error}")
+    print(aligned([("", "measured", "bound", ""), *lines], range(1, 2)))
+    print(f"\nin {time.monotonic() - start:.0f} s")
+    return int(any(line.verdict == "FAILED" for line in lines))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
