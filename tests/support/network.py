@@ -4,7 +4,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -27,7 +27,8 @@ class Network:
         self.authority.configure_trust(self.trusting)
         self.proxy = Proxy()
         self.env = upstream.environment | self._tls(upstream) | self._files(directory)
-        proxy = upstream.run(self.proxy.listen(stack))
+        proxy = upstream.run(self.proxy.listen())
+        stack.callback(lambda: upstream.run(self.proxy.close()))
         refused, deaf = (stack.enter_context(p()) for p in (refusing_port, deaf_port))
         self.env |= {
             "PROXY_URL": f"http://{_HOST}:{proxy}",
@@ -80,18 +81,33 @@ class Proxy:
     def __init__(self) -> None:
         """Make a proxy that does not listen yet."""
         self.heads: list[str] = []
+        self._serving: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server
 
     @property
     def targets(self) -> list[str]:
         """Method and target of each request that it got."""
         return [" ".join(head.split(" ")[:2]) for head in self.heads]
 
-    async def listen(self, stack: ExitStack) -> int:
-        """Listen on a port of the loopback interface until the stack is closed."""
-        server = await asyncio.start_server(self._serve, _HOST, 0)
-        stack.callback(server.get_loop().call_soon_threadsafe, server.close)
-        port: int = server.sockets[0].getsockname()[1]
+    async def listen(self) -> int:
+        """Listen on a port of the loopback interface."""
+        self._server = await asyncio.start_server(self._begin, _HOST, 0)
+        port: int = self._server.sockets[0].getsockname()[1]
         return port
+
+    async def close(self) -> None:
+        """End all that goes through it."""
+        self._server.close()
+        for task in self._serving:
+            task.cancel()
+        await asyncio.gather(*self._serving, return_exceptions=True)
+
+    def _begin(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        task = asyncio.ensure_future(self._serve(reader, writer))
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
 
     async def _serve(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -113,10 +129,14 @@ class Proxy:
 
 
 async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-    with closing(sink), suppress(OSError):
-        while data := await source.read(65536):
-            sink.write(data)
-            await sink.drain()
+    with suppress(OSError):
+        try:
+            while data := await source.read(65536):
+                sink.write(data)
+                await sink.drain()
+        finally:
+            sink.close()
+            await sink.wait_closed()
 
 
 @contextmanager

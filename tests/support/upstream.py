@@ -68,6 +68,8 @@ class Vendor:
         for server in self._servers:
             server.close()
         await self._drop(self._serving)
+        # Transports that are closed end in the next turn of the loop.
+        await asyncio.sleep(0)
 
     @property
     def url(self) -> str:
