@@ -3,10 +3,12 @@
 import time
 import zlib
 from contextlib import AbstractContextManager
+from unittest.mock import Mock
 
 import httpx
 import pytest
 
+from lls_openai.server.caller import Caller
 from tests.support import http, wire
 from tests.support.http import CHAT, MESSAGES, Raw, encoded, eventually
 from tests.support.server import Server
@@ -207,6 +209,13 @@ def test_a_caller_that_disconnects_closes_its_call_at_once(
             raw.reset()
 
     assert upstream.openai.request.disconnected.wait(2)
+
+
+def test_a_caller_that_left_before_its_call_began_is_told_of_at_once() -> None:
+    """While Llama Stack was asked for the model: no test from outside hits that."""
+    told = Mock()
+    Caller(Mock(scope={"http_version": "1.1"}, disconnected=True)).on_disconnect(told)
+    told.assert_called_once_with()
 
 
 def test_a_caller_that_disconnects_while_its_body_goes_out_stops_it(

@@ -34,9 +34,8 @@ class Caller:
             tell()
 
     def disconnect(self) -> None:
-        """Tell all who wait for the caller that it is gone."""
+        """Tell who asked for it that the caller is gone."""
         self.cycle.disconnected = True
-        self.cycle.message_event.set()
         if self._tell:
             self._tell()
 
