@@ -6,8 +6,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from lls_openai.__main__ import main
 from lls_openai.provider import get_adapter_impl
 from lls_openai.settings import load_config
 from tests.support.http import MODELS, bearer
-from tests.support.server import RUN_YAML, Server, Variation
+from tests.support.server import RUN_YAML, Server, Servers, Variation
 from tests.support.upstream import Upstream
 
 # What is in the place of run.yaml, or is put into it, or into `config` of a provider,
@@ -142,6 +141,29 @@ def taken() -> Iterator[str]:
         yield str(listening.getsockname()[1])
 
 
+@pytest.fixture(scope="module")
+def found(servers: Servers) -> Iterator[dict[str, Future[Server]]]:
+    """Servers that end beside other tests, by what each of them says."""
+    unknown = {"provider_id": "a", "provider_type": "remote::nothing", "config": {}}
+    nothing = Variation({"providers": {"inference": [unknown]}}, checked=True)
+
+    def end(variation: Variation, port: int | None = None) -> Server:
+        server = servers.start(variation, port, ready=False)
+        server.wait(90)
+        return server
+
+    with socket.create_server(("127.0.0.1", 0)) as taken, ThreadPoolExecutor(1) as pool:
+        port = taken.getsockname()[1]
+        yield {
+            "unknown key server.hostt": pool.submit(
+                end, Variation({"server": {"hostt": "x"}})
+            ),
+            f"listen on 127.0.0.1:{port}: stop": pool.submit(end, Variation(), port),
+            "remote::nothing": pool.submit(end, nothing),
+        }
+
+
+@pytest.mark.usefixtures("found")
 @pytest.mark.parametrize(("says", "given"), WRONG, ids=[str(row[1]) for row in WRONG])
 def test_what_is_wrong_is_one_line(
     start: Start, tmp_path: Path, says: str, given: Given
@@ -199,30 +221,6 @@ def test_the_version_is_told(
     assert capfd.readouterr().out == f"lls-openai {own}, llama-stack {stack}\n"
 
 
-def test_what_is_found_later_is_told_too(
-    start_server: Callable[..., Server], taken: str
-) -> None:
-    """By Llama Stack, or under its own command: no traceback, nor status 0."""
-    unknown = {"provider_id": "a", "provider_type": "remote::nothing", "config": {}}
-    begin = partial(start_server, ready=False)
-    found: dict[str, Callable[[], Server]] = {
-        "unknown key server.hostt": partial(begin, {"server": {"hostt": "x"}}),
-        f"listen on 127.0.0.1:{taken}: stop": partial(begin, port=int(taken)),
-        "remote::nothing": partial(
-            begin, {"providers": {"inference": [unknown]}}, checked=True
-        ),
-    }
-
-    def end(says: str) -> tuple[int, list[bool]]:
-        server = found[says]()
-        status = server.wait(90)
-        lines = [x for x in server.log.splitlines() if "lls-openai: " in x]
-        return status, [says in line for line in lines]
-
-    with ThreadPoolExecutor(2) as pool:
-        assert list(pool.map(end, found)) == [(3, [True])] * len(found)
-
-
 def test_starts_anywhere_and_asks_nobody(
     start_server: Callable[..., Server], upstream: Upstream
 ) -> None:
@@ -256,3 +254,16 @@ def test_starts_on_the_stock_provider(server: Server, client: httpx.Client) -> N
 
     assert "openai/gpt-4o" in {each["id"] for each in listed.json()["data"]}
     assert "lls_openai" not in server.log
+
+
+def test_what_is_found_later_is_told_too(found: dict[str, Future[Server]]) -> None:
+    """By Llama Stack, or under its own command: no traceback, nor status 0."""
+    servers = {says: each.result() for says, each in found.items()}
+    lines = {
+        says: [line for line in server.log.splitlines() if "lls-openai: " in line]
+        for says, server in servers.items()
+    }
+
+    assert [server.wait(0) for server in servers.values()] == [3] * len(found)
+    assert [says in told[0] for says, told in lines.items()] == [True] * len(found)
+    assert {len(told) for told in lines.values()} == {1}

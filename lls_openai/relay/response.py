@@ -11,8 +11,8 @@ import re
 from aiohttp import ClientResponse
 from starlette.types import Send
 
-from lls_openai.relay.client import upstream_errors
 from lls_openai.relay.errors import AnswerHeaders, RelayError
+from lls_openai.relay.faults import upstream_errors
 from lls_openai.relay.gemini import mend_error
 from lls_openai.relay.record import Record
 
