@@ -72,8 +72,7 @@ def _asked(item: pytest.Item) -> Variation:
     closest = item.get_closest_marker("server") or pytest.mark.server().mark
     fields = dict(closest.kwargs)
     providers |= fields.pop("providers", {})
-    run_yaml = fields.pop("run_yaml", {})
-    run_yaml = closest.args[0] if closest.args else run_yaml
+    run_yaml = closest.args[0] if closest.args else fields.pop("run_yaml", {})
     return Variation(run_yaml, providers, **fields)
 
 

@@ -127,7 +127,7 @@ class Relay(ProviderDataMiddleware):  # type: ignore[misc]
 def _end_with_caller(scope: Scope) -> None:
     """Have the running task cancelled as soon as its caller disconnects.
 
-    ASGI tells of that only to who waits for it: a task of its own for each request.
+    By ASGI alone, that takes a task for each request, which waits for the message.
     """
     task = asyncio.current_task()
     if (caller := scope.get("lls_openai.caller")) and task:

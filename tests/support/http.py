@@ -35,11 +35,6 @@ def bearer(key: str = KEYS["openai"]) -> dict[str, str]:
     return {"authorization": f"Bearer {key}"}
 
 
-def x_api_key(key: str = KEYS["anthropic"]) -> dict[str, str]:
-    """The key as Anthropic's clients send it, with the version they send."""
-    return {"x-api-key": key, "anthropic-version": "2023-06-01"}
-
-
 def provider_data(key: str = KEYS["openai"], **more: object) -> dict[str, str]:
     """The key as Llama Stack's clients send it."""
     data = {"passthrough_api_key": key} | more
