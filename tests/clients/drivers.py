@@ -3,8 +3,6 @@
 A method has the name of its column: models, regular, streamed, tools, id.
 """
 
-# ruff: noqa: D102 - what a method does is what its column is called
-
 import json
 import subprocess
 from collections.abc import Callable, Mapping

@@ -5,7 +5,7 @@ returned or raised. An SDK has `create` alone: it is sent the bodies of drivers.
 for the models.
 """
 
-# ruff: noqa: ANN401, D102 - any client; a method does what its column is called
+# ruff: noqa: ANN401 - any client; a method does what its column is called
 # ruff: noqa: PLC0415, SLF001 - each is installed alone; some keep the request id there
 
 import asyncio
