@@ -11,19 +11,14 @@ import sys
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import uvicorn
-import yaml
-from llama_stack.core.datatypes import StackConfig
-from llama_stack.core.stack import EnvVarError, replace_env_vars
-from pydantic import ValidationError
 from uvicorn.supervisors.multiprocess import Multiprocess
 
 from lls_openai.server.lifecycle import TAKEN_PORT
 from lls_openai.server.logs import choose_format
-from lls_openai.server.run_yaml import check_keys
-from lls_openai.settings import explain, give_up
+from lls_openai.server.run_yaml import read_run_yaml
+from lls_openai.settings import give_up
 
 # How long a worker may take to answer its parent, in seconds: on a busy machine it
 # boots for longer than uvicorn's 5, and would be replaced before it ever served.
@@ -39,7 +34,7 @@ def main() -> None:
     parser.add_argument("--version", action="version", version=own)
     options = parser.parse_args()
     port = _port(options.port or os.environ.get("LLAMA_STACK_PORT") or "8321")
-    config = _read(options.config)
+    config = read_run_yaml(options.config)
     if config.server.workers < 1:
         give_up(f"{options.config}: server.workers (LLS_WORKERS) is less than 1")
     _try_to_listen(config.server.host or "", port)
@@ -50,31 +45,6 @@ def _port(text: str) -> int:
     if not (text.isdecimal() and 0 < int(text) < 2**16):
         give_up("the port (LLAMA_STACK_PORT or --port) is not a number up to 65535")
     return int(text)
-
-
-def _read(path: Path) -> StackConfig:
-    """Read run.yaml as Llama Stack does (`llama_stack.cli.stack.run`)."""
-    try:
-        content = replace_env_vars(_mapping(path))
-        config = StackConfig(**content)
-    except ValidationError as error:
-        give_up(f"{path}: {explain(error)}")
-    except EnvVarError as error:
-        give_up(f"{path}: the variable {error.var_name} is not set")
-    check_keys(content, config, path)
-    return config
-
-
-def _mapping(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text())
-    except OSError as error:
-        give_up(f"cannot read {path}: {error.strerror}")
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        give_up(f"{path} is not YAML: {' '.join(str(error).split())}")
-    if not isinstance(content, dict):
-        give_up(f"{path} holds no settings")
-    return content
 
 
 def _try_to_listen(host: str, port: int) -> None:

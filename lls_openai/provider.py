@@ -27,7 +27,7 @@ def get_provider_spec() -> RemoteProviderSpec:
         adapter_type="passthrough",
         provider_type="remote::passthrough",
         module="lls_openai.provider",
-        config_class="lls_openai.settings.load_config",
+        config_class="lls_openai.settings.ProviderConfig",
         provider_data_validator=f"{STOCK}.PassthroughProviderDataValidator",
         is_external=True,
     )

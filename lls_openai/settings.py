@@ -8,7 +8,7 @@ from llama_stack.providers.remote.inference.passthrough.config import (
     PassthroughImplConfig,
 )
 from llama_stack.providers.utils.inference.model_registry import NetworkConfig
-from pydantic import Field, HttpUrl, ValidationError, field_validator
+from pydantic import ConfigDict, Field, HttpUrl, field_validator
 
 MEBIBYTE = 1024 * 1024
 
@@ -31,6 +31,9 @@ class ProviderConfig(PassthroughImplConfig):  # type: ignore[misc]
         drain_timeout: how long running answers have to end at a stop, in seconds.
     """
 
+    # What is wrong may hold a password.
+    model_config = ConfigDict(hide_input_in_errors=True)
+
     base_url: HttpUrl = Field(description="The upstream that every call goes to")
     # A proxy's URL and further headers may hold passwords.
     network: NetworkConfig | None = Field(default=None, repr=False)
@@ -46,26 +49,6 @@ class ProviderConfig(PassthroughImplConfig):  # type: ignore[misc]
             message = "base_url is scheme, host, port and path, and nothing else"
             raise ValueError(message)
         return url
-
-
-def load_config(**settings: object) -> ProviderConfig:
-    """Read a provider's settings; what is wrong with them ends the process with a line.
-
-    Args:
-        settings: the `config` of the provider's entry in run.yaml.
-    """
-    try:
-        return ProviderConfig(**settings)
-    except ValidationError as error:
-        give_up(f"run.yaml: a remote::passthrough provider: {explain(error)}")
-
-
-def explain(error: ValidationError) -> str:
-    """Say in one line what is wrong, without the values, which may be secret."""
-    wrong = error.errors(include_input=False, include_url=False)
-    return "; ".join(
-        f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in wrong
-    )
 
 
 def give_up(message: str) -> NoReturn:

@@ -16,7 +16,7 @@ import yaml
 
 from lls_openai.__main__ import main
 from lls_openai.provider import get_adapter_impl
-from lls_openai.settings import load_config
+from lls_openai.settings import ProviderConfig
 from tests.support.http import MODELS, bearer
 from tests.support.server import RUN_YAML, Server, Servers, Variation
 from tests.support.upstream import Upstream
@@ -28,6 +28,7 @@ type Given = bytes | str | Mapping[str, str]
 URL = "OPENAI_UPSTREAM_URL"
 PORT = "LLAMA_STACK_PORT"
 UPSTREAMS = [URL, "GEMINI_UPSTREAM_URL", "ANTHROPIC_UPSTREAM_URL"]
+CONFIG = "providers.inference.openai.config"
 SIZES = ["max_request_bytes", "max_bytes_in_flight", "caller_timeout", "drain_timeout"]
 WRONG: list[tuple[str, Given]] = [
     # Keys that Llama Stack would drop: `hostt` would listen on every interface.
@@ -38,7 +39,7 @@ WRONG: list[tuple[str, Given]] = [
         "server: {auth: {route_policy: [{permitt: x, permit: {paths: [/a]}}]}}",
     ),
     (
-        "storage.backends.kv_memory.dbpath, did you mean db_path?",
+        "kv_memory.kv_sqlite.dbpath, did you mean db_path?",
         "storage: {backends: {kv_memory: {dbpath: x}}}",
     ),
     (
@@ -49,7 +50,7 @@ WRONG: list[tuple[str, Given]] = [
     ("tls.verfy, did you mean verify?", "config: {network: {tls: {verfy: false}}}"),
     (
         # Each of these, and without the value.
-        "; ".join(f"{n}: Input should be greater than 0" for n in SIZES) + "\n",
+        "; ".join(f"{CONFIG}.{n}: Input should be greater than 0" for n in SIZES),
         f"config: {dict.fromkeys(SIZES, 0)}",
     ),
     ("tls.verify: ", "config: {network: {tls: {verify: /not/there}}}"),
@@ -60,7 +61,7 @@ WRONG: list[tuple[str, Given]] = [
     ),
     ("run.yaml is not YAML", b"a: ["),
     ("run.yaml is not YAML", b"\xff\xfe"),
-    ("run.yaml holds no settings", b""),
+    ("run.yaml: providers: Field required", b""),
     ("base_url: ", {URL: "https://user:secret@host"}),
     ("base_url: ", {URL: "https://host/?key=secret"}),
     ("LLS_WORKERS", {"LLS_WORKERS": "0"}),
@@ -200,7 +201,7 @@ def test_a_certificate_that_cannot_be_read_is_named(
     """With the provider that it is for, while Llama Stack makes that."""
     monkeypatch.setattr(os, "_exit", sys.exit)
     network = {"tls": {"verify": str(RUN_YAML)}}
-    config = load_config(base_url="https://vendor.test", network=network)
+    config = ProviderConfig(base_url="https://vendor.test", network=network)
 
     with pytest.raises(SystemExit):
         asyncio.run(get_adapter_impl(config, {}))

@@ -6,10 +6,12 @@ rebinding them is the way in. `tests/test_internals.py` fails when one is not th
 """
 
 import logging
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import cache, lru_cache, partial
 from http import HTTPStatus
+from pathlib import Path
 
 from fastapi import Request
 from fastapi.responses import Response
@@ -24,7 +26,7 @@ from lls_openai.relay.record import record_of
 from lls_openai.relay.routes import ROUTES, is_anthropic, unknown_route
 from lls_openai.server.lifecycle import serving
 from lls_openai.server.logs import set_up_logs
-from lls_openai.server.run_yaml import refuse_unknown_keys
+from lls_openai.server.run_yaml import read_run_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +40,9 @@ def install() -> None:
     Raises:
         RuntimeError: this Llama Stack has no such names.
     """
-    refuse_unknown_keys()
+    # Llama Stack names the file to its own application in this variable.
+    if path := os.environ.get("LLAMA_STACK_CONFIG"):
+        read_run_yaml(Path(path))
     set_up_logs()
     for name, ours in _OURS.items():
         if not hasattr(server, name):
