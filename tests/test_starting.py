@@ -246,8 +246,7 @@ STOCK = [{n: v for n, v in each.items() if n != "module"} for each in ENTRIES]
 @pytest.mark.server(
     {"providers": {"inference": STOCK}},
     # It asks for models at its start, and would draw a page for each vendor.
-    env=dict.fromkeys(UPSTREAMS, "http://127.0.0.1:9")
-    | {"LLAMA_STACK_LOG_FORMAT": "json"},
+    env=dict.fromkeys(UPSTREAMS, "http://127.0.0.1:9"),
 )
 def test_starts_on_the_stock_provider(server: Server, client: httpx.Client) -> None:
     """Without the `module:` lines run.yaml serves as well."""

@@ -9,19 +9,21 @@ import os
 import sys
 import time
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
-from llama_stack.log import CATEGORIES, setup_logging
 from starlette.types import Scope
 
 from lls_openai.relay.record import Record
 
 _FORMAT = "LLAMA_STACK_LOG_FORMAT"
-_AUTHENTICATION = "llama_stack.core.server.auth"
 _STACK = "llama_stack.core.stack"
 _UVICORN = "uvicorn.error"
 
 _STANDARD_ERROR = 2
+
+# A line's fields, in their order.
+type Line = dict[str, Any]
 
 # What is no news to a person, or not true: `Model refresh task cancelled` is an error
 # as which Llama Stack logs the end of its own task at every stop.
@@ -33,32 +35,17 @@ _NO_NEWS = (
 )
 
 
-def choose_format() -> bool:
+def choose_format() -> None:
     """Have what is no terminal get JSON, unless the environment says otherwise."""
-    chosen = not sys.stderr.isatty() and _FORMAT not in os.environ
-    if chosen:
-        os.environ[_FORMAT] = "json"
-    return chosen
+    if not sys.stderr.isatty():
+        os.environ.setdefault(_FORMAT, "json")
 
 
 def set_up_logs() -> None:
-    """Choose the form of the log.
-
-    Call it after Llama Stack's `setup_logging`; its levels stay as they are.
-    """
-    if choose_format():
-        levels = {name: logging.getLogger(name).level for name in CATEGORIES}
-        setup_logging(levels | {"root": logging.root.level})
-    logging.getLogger(_AUTHENTICATION).addFilter(_without_traceback)
+    """Call it after Llama Stack's `setup_logging`; its levels stay as they are."""
     logging.getLogger("lls_openai").setLevel(logging.INFO)
     for name in (_STACK, _UVICORN):
         logging.getLogger(name).addFilter(_is_news)
-
-
-def _without_traceback(record: logging.LogRecord) -> bool:
-    """Leave one line of a refused token: with rich, a traceback takes seconds."""
-    record.exc_info = None
-    return True
 
 
 def _is_news(record: logging.LogRecord) -> bool:
@@ -89,38 +76,23 @@ class AccessLog:
             record: what was noted of the call.
         """
         host, port = scope["client"] or ("-", 0)
-        line = _Line(
-            timestamp=datetime.now(UTC),
-            level="info",
-            logger="lls_openai.access",
-            client=f"{host}:{port}",
-            method=scope["method"],
-            path=scope["path"],
-            status=status,
-            ms=_since(record.started, time.perf_counter()),
-            model=record.model,
-            provider=record.provider,
-            first_byte_ms=record.first and _since(record.started, record.first),
-            code=record.code,
-            request_id=request_id,
-        )
+        line = {
+            "event": "request",
+            "timestamp": datetime.now(UTC),
+            "level": "info",
+            "logger": "lls_openai.access",
+            "client": f"{host}:{port}",
+            "method": scope["method"],
+            "path": scope["path"],
+            "status": status,
+            "ms": _since(record.started, time.perf_counter()),
+            "model": record.model,
+            "provider": record.provider,
+            "first_byte_ms": record.first and _since(record.started, record.first),
+            "code": record.code,
+            "request_id": request_id,
+        }
         os.write(_STANDARD_ERROR, self._write(line))
-
-
-class _Line(msgspec.Struct, omit_defaults=True, tag_field="event", tag="request"):
-    timestamp: datetime
-    level: str
-    logger: str
-    client: str
-    method: str
-    path: str
-    status: int
-    ms: float
-    model: str | None = None
-    provider: str | None = None
-    first_byte_ms: float | None = None
-    code: str | None = None
-    request_id: str = ""
 
 
 def _since(start: float, end: float) -> float:
@@ -128,16 +100,17 @@ def _since(start: float, end: float) -> float:
     return int((end - start) * 10_000) / 10
 
 
-def _json(line: _Line) -> bytes:
-    return msgspec.json.encode(line) + b"\n"
+def _json(line: Line) -> bytes:
+    known = {name: value for name, value in line.items() if value is not None}
+    return msgspec.json.encode(known) + b"\n"
 
 
-def _text(line: _Line) -> bytes:
-    facts = (line.model, line.code, line.client, line.request_id)
+def _text(line: Line) -> bytes:
+    facts = (line["model"], line["code"], line["client"], line["request_id"])
     more = "  ".join(filter(None, facts))
     # A path is written as JSON would be: no line feed or escape gets into a terminal.
-    path = msgspec.json.encode(line.path).decode()[1:-1]
+    path = msgspec.json.encode(line["path"]).decode()[1:-1]
     return (
-        f"{line.timestamp:%H:%M:%S}  {line.status}  {line.ms:>9} ms  {line.method:<6} "
-        f"{path:<26}  {more}\n"
+        f"{line['timestamp']:%H:%M:%S}  {line['status']}  {line['ms']:>9} ms  "
+        f"{line['method']:<6} {path:<26}  {more}\n"
     ).encode()

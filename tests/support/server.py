@@ -150,6 +150,9 @@ class Server:
             # So that the log is complete at any time.
             "PYTHONUNBUFFERED": "1",
         }
+        if not variation.checked:
+            # With a check of run.yaml it chooses for itself.
+            own["LLAMA_STACK_LOG_FORMAT"] = "json"
         own = {**clean_environment(), **own, **env, **variation.env}
         cwd = variation.cwd or self.work
         with self._outputs[0].open("wb") as out, self._outputs[1].open("wb") as err:
