@@ -53,6 +53,10 @@ class PassthroughAdapter(PassthroughInferenceAdapter):  # type: ignore[misc]
         """Give none: the stock method asks the upstream, at boot and without a key."""
         return []
 
+    async def shutdown(self) -> None:
+        """Close the connections: Llama Stack stops, and no call is running."""
+        await self.upstream.pool.close()
+
     def _get_openai_client(self) -> AsyncOpenAI:
         """Give callers inside Llama Stack a client for the pinned upstream.
 

@@ -30,7 +30,7 @@ STREAM = request(body=encoded(chat(stream=True)))
 NEXT = request(body=encoded(chat(user="next")))
 HEALTH = request(b"GET", "/v1/health")
 CHUNKED = b"Transfer-Encoding: chunked"
-NO_KEY = (b"Host: localhost", b"Content-Type: application/json")
+NO_JSON = (b"Host: localhost", b"Content-Type: text/plain")
 FIRST = event({"n": 1})
 MEBIBYTE = 1024 * 1024
 LIMIT = 64 * MEBIBYTE
@@ -124,12 +124,12 @@ def test_pipelined_requests_are_answered_in_order(
     """Each with the key that it came with; an unread body runs into none of them."""
     keys = [f"sk-openai-mock-{number}" for number in range(8)]
     calls = [
-        request(b"POST", CHAT, b"X-Api-Key: " + key.encode(), body=BODY, own=NO_KEY)
+        request(b"POST", CHAT, b"X-Api-Key: " + key.encode(), body=BODY, own=OWN[:2])
         for key in keys
     ]
     with Raw(server.port) as raw:
-        raw.send(request(body=NEXT * 2000, own=NO_KEY) + b"".join(calls))
-        assert [raw.answer().status for _ in range(9)] == [401, *[200] * 8]
+        raw.send(request(body=NEXT * 2000, own=NO_JSON) + b"".join(calls))
+        assert [raw.answer().status for _ in range(9)] == [415, *[200] * 8]
 
     assert [each.key for each in upstream.openai.requests] == keys
 
@@ -165,7 +165,7 @@ def test_nothing_is_written_into_a_running_answer(
 
 
 @pytest.mark.parametrize(
-    "refused", [request(b"POST", CHAT, CHUNKED, own=NO_KEY), b"\x00"], ids=len
+    "refused", [request(b"POST", CHAT, CHUNKED, own=NO_JSON), b"\x00"], ids=len
 )
 def test_what_is_refused_is_not_read_for_ever(server: Server, refused: bytes) -> None:
     """After half a gigabyte the connection ends, of which nothing was held."""

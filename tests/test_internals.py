@@ -99,7 +99,8 @@ def test_the_pool_makes_connections_of_ours() -> None:
     """What aiohttp's connector is asked for."""
 
     async def make() -> ResponseHandler:
-        async with open_pool() as pool:
+        timeout = aiohttp.ClientTimeout()
+        async with open_pool(tls=True, proxy=None, timeout=timeout) as pool:
             connector = pool.connector
             assert isinstance(connector, aiohttp.TCPConnector)
             return connector._factory()  # noqa: SLF001 - what it calls

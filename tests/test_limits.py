@@ -42,7 +42,7 @@ STREAM = request(body=encoded(chat(stream=True)))
 LARGE = encoded(chat(user="x" * SIZE))
 CALL = request(body=LARGE)
 HEALTH = request(b"GET", "/v1/health")
-NO_KEY = (b"Host: localhost", b"Content-Type: application/json")
+NO_JSON = (b"Host: localhost", b"Content-Type: text/plain")
 FIRST = event({"n": 1})
 
 
@@ -60,7 +60,7 @@ WAITING = {
     "garbage": b"\x00",
     "between requests": HEALTH,
     "a line break after an answer": HEALTH + b"\r\n",
-    "a byte behind a 401": request(body=BODY, own=NO_KEY)[: 1 - len(BODY)],
+    "a byte behind a 415": request(body=BODY, own=NO_JSON)[: 1 - len(BODY)],
     "a byte behind a 413": request(b"POST", CHAT, b"Content-Length: 999999999") + b"x",
     "a byte behind a 404": request(b"POST", "/v1/files", body=BODY)[:-3],
     "a byte behind a 200": request(b"GET", MODELS, body=BODY)[:-3],
@@ -90,12 +90,12 @@ def test_a_connection_ends_when_its_caller_does_nothing(
 @pytest.mark.parametrize("refused", [False, True])
 def test_what_drips_ends_in_time(server: Server, *, refused: bool) -> None:
     """A byte of a head, or of a body that is refused, is none of the progress."""
-    long = request(b"POST", CHAT, b"Content-Length: 99999", own=NO_KEY)
+    long = request(b"POST", CHAT, b"Content-Length: 99999", own=NO_JSON)
     with Raw(server.port) as raw:
         began = time.monotonic()
         raw.send(long if refused else HEALTH[:-4])
         if refused:
-            assert raw.answer().status == 401
+            assert raw.answer().status == 415
         while not raw.closed(0.1):
             raw.send(b"a")
             assert time.monotonic() - began < 4 * SECONDS

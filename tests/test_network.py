@@ -5,17 +5,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
-from unittest.mock import AsyncMock, MagicMock
 
 import httpx
 import pytest
 from multidict import CIMultiDict
-from starlette.types import Message, Receive, Scope, Send
 
-from lls_openai.relay.app import Relay
-from lls_openai.relay.client import open_pool, post
+from lls_openai.relay.client import post
 from lls_openai.relay.routes import ROUTES
 from lls_openai.relay.upstream import Upstream as Pinned
 from lls_openai.settings import ProviderConfig
@@ -256,15 +252,15 @@ def test_what_waits_in_the_kernel_is_seen_before_a_connection_is_used(
 
     async def call_twice() -> list[bytes]:
         bodies = []
-        async with open_pool() as pool:
-            for _ in range(2):
-                response = await post(pool, pinned, url, CIMultiDict(), b"{}")
-                bodies.append(await response.read())
-                # These block the loop, which so cannot notice what the mock does.
-                gate.open()
-                assert upstream.openai.requests[0].answered.wait(5)
-                if not unasked:
-                    upstream.openai.drop_connections()
+        for _ in range(2):
+            response = await post(pinned.pool, url, CIMultiDict(), b"{}")
+            bodies.append(await response.read())
+            # These block the loop, which so cannot notice what the mock does.
+            gate.open()
+            assert upstream.openai.requests[0].answered.wait(5)
+            if not unasked:
+                upstream.openai.drop_connections()
+        await pinned.pool.close()
         return bodies
 
     assert asyncio.run(call_twice()) == [b"first", b"second"]
@@ -311,24 +307,3 @@ def test_a_vendor_that_hangs_costs_no_other_vendor_anything(
         assert upstream.openai.open_connections == 100
 
     upstream.openai.wait_until(lambda: upstream.openai.open_connections == 0)
-
-
-def test_the_pool_is_closed_before_the_server_says_that_it_is_down() -> None:
-    """What comes after that, uvicorn does not wait for."""
-    pinned = Pinned(ProviderConfig.model_validate({"base_url": "http://host"}))
-    app = MagicMock()
-    table = app.stack.impls.__getitem__.return_value.routing_table
-    table.impls_by_provider_id = {"a": SimpleNamespace(upstream=pinned)}
-    closed = []
-
-    async def application(_scope: Scope, _receive: Receive, send: Send) -> None:
-        for kind in ("startup", "shutdown"):
-            await send({"type": f"lifespan.{kind}.complete"})
-
-    async def send(_: Message) -> None:
-        closed.append(relay._pool.closed)  # noqa: SLF001 - the pool
-
-    relay = Relay(application)
-    asyncio.run(relay({"type": "lifespan", "app": app}, AsyncMock(), send))
-
-    assert closed == [False, True]

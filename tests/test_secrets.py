@@ -10,7 +10,17 @@ from lls_openai.settings import ProviderConfig
 from tests.support.http import CHAT, MODELS, Raw, ask, chat, encoded, request
 from tests.support.server import Server
 from tests.support.upstream import Upstream
-from tests.support.wire import DONE, JSON, RESET, Gate, Step, answer, event, stream
+from tests.support.wire import (
+    DONE,
+    JSON,
+    RESET,
+    Gate,
+    Step,
+    answer,
+    chunk,
+    event,
+    stream,
+)
 
 # Canaries: made up, and searched for.
 KEY = "sk-openai-mock-k3yk3yk3y"
@@ -33,9 +43,9 @@ URL = b'X-OGX-Provider-Data: {"passthrough_url":"https://%b@h"}' % K
 LONG = b"Content-Length: 99999999"
 LISTED = DATA.replace(b'"%b"' % K, b'["%b"]' % K)
 CHUNKED = b"Transfer-Encoding: chunked"
-TRAILER = b"2\r\n{}\r\n0\r\n%b\r\n\r\n" % BEARER
 ECHO = f'{{"error":{{"message":"{KEY}: {PROMPT}"}}}}'.encode()
 BODY = encoded(chat(messages=[{"role": "user", "content": PROMPT}]))
+TRAILER = chunk(BODY) + b"0\r\n%b\r\n\r\n" % BEARER
 STREAMED = BODY[:-1] + b',"stream":true}'
 
 

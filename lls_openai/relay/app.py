@@ -7,16 +7,14 @@ every other request on untouched. Every error becomes an answer here.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from functools import partial
+from typing import TYPE_CHECKING
 
-import aiohttp
 from llama_stack.core.server.server import ProviderDataMiddleware
 from starlette.types import Message, Receive, Scope, Send
 
-from lls_openai.relay.client import open_pool, post
-from lls_openai.relay.credentials import Credentials, missing_api_key, read_credentials
+from lls_openai.relay.client import post
+from lls_openai.relay.credentials import Credentials, read_credentials
 from lls_openai.relay.errors import RelayError, send_error
 from lls_openai.relay.models import openai_form
 from lls_openai.relay.record import record_of
@@ -26,48 +24,38 @@ from lls_openai.relay.routes import ROUTES, is_anthropic, refusal
 from lls_openai.relay.routing import Routing
 from lls_openai.relay.upstream import Upstream
 
+if TYPE_CHECKING:
+    from lls_openai.settings import ProviderConfig
+
 
 class Relay(ProviderDataMiddleware):  # type: ignore[misc]
     """Answers the relayed routes; the rest it hands on to the next application."""
 
-    upstreams: list[Upstream]
+    settings: list["ProviderConfig"]
     _routing: Routing
-    _pool: aiohttp.ClientSession
     _in_flight: InFlight
     _body_limit: int
-    _needs_key: bool
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one ASGI scope; the pool lives as long as the lifespan's."""
+        """Serve one ASGI scope."""
         if scope["type"] == "http":
             await self._answer(scope, receive, send)
         else:
-            async with self.serving(scope):
-                await super().__call__(scope, receive, self._closing_pool(send))
+            self.begin(scope)
+            await super().__call__(scope, receive, send)
 
-    @asynccontextmanager
-    async def serving(self, scope: Scope) -> AsyncIterator[None]:
-        """Hold what all requests share; the block is the server's life."""
+    def begin(self, scope: Scope) -> None:
+        """Take down what all requests share, before the first.
+
+        Args:
+            scope: the lifespan's; its application has been set up.
+        """
         self._routing = Routing(scope["app"].stack)
-        providers = list(self._routing.providers.values())
-        self.upstreams = ours = [up for up in map(upstream_of, providers) if up]
-        self._body_limit = max(up.config.max_request_bytes for up in ours)
-        self._in_flight = InFlight(max(up.config.max_bytes_in_flight for up in ours))
-        # Without a key a body need not even be read, where no provider is content.
-        self._needs_key = len(ours) == len(providers) and all(
-            up.needs_key for up in ours
-        )
-        async with open_pool() as self._pool:
-            yield
-
-    def _closing_pool(self, send: Send) -> Send:
-        async def send_at_last(message: Message) -> None:
-            # After this message uvicorn waits for nothing more.
-            if message["type"].startswith("lifespan.shutdown"):
-                await self._pool.close()
-            await send(message)
-
-        return send_at_last
+        upstreams = map(upstream_of, self._routing.providers.values())
+        self.settings = [each.config for each in upstreams if each]
+        self._body_limit = max(each.max_request_bytes for each in self.settings)
+        bound = max(each.max_bytes_in_flight for each in self.settings)
+        self._in_flight = InFlight(bound)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         record = record_of(scope)
@@ -95,8 +83,6 @@ class Relay(ProviderDataMiddleware):  # type: ignore[misc]
     async def _relay(
         self, scope: Scope, receive: Receive, send: Send, credentials: Credentials
     ) -> None:
-        if not credentials.key and self._needs_key:
-            raise missing_api_key()
         record, in_flight = record_of(scope), self._in_flight
         take = partial(in_flight.take, record)
         text = await read_body(receive, scope["headers"], self._body_limit, take)
@@ -111,7 +97,7 @@ class Relay(ProviderDataMiddleware):  # type: ignore[misc]
         upstream.check(model, len(text), credentials)
         headers = upstream.headers(scope["headers"], credentials, route)
         url = upstream.endpoint(route, scope["query_string"])
-        call = post(self._pool, upstream, url, headers, body.for_model(model))
+        call = post(upstream.pool, url, headers, body.for_model(model))
         # A stream may last for minutes: what was read to begin it is let go of.
         del text, body, credentials, headers, url
         _end_with_caller(scope)

@@ -1,16 +1,17 @@
-"""The shared pool of connections to the upstreams, and one call through it.
+"""A pool of connections to one upstream, and one call through it.
 
-One pool serves all providers and all keys: a client per request or per key costs a TLS
-context each time and leaks descriptors.
+A pool serves all keys: a client per request or per key costs a TLS context each time
+and leaks descriptors.
 """
 
 import asyncio
 import select
+import ssl
+from collections.abc import AsyncIterator
 from functools import partial
 from http import HTTPStatus
 
 import aiohttp
-from aiohttp.abc import AbstractStreamWriter
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 from aiohttp.http import RawResponseMessage
@@ -20,7 +21,6 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from lls_openai.relay.faults import upstream_errors
-from lls_openai.relay.upstream import Upstream
 
 # How long an idle connection is kept, in seconds: below the 60 s after which common
 # load balancers close theirs, so that it is rarely they who close it first.
@@ -36,30 +36,6 @@ INTERIM_ANSWERS = 16
 
 class StaleConnection(Exception):  # noqa: N818 (not an error to answer: it is retried)
     """An idle connection has been closed or written to; nothing was sent on it."""
-
-
-class _Body(aiohttp.Payload):
-    """A body that goes out in pieces, and is let go of then: a stream outlasts it.
-
-    Given as bytes, aiohttp would hold it until the end of the answer.
-    """
-
-    _value: bytes
-
-    def __init__(self, text: bytes) -> None:
-        super().__init__(text)
-        self._size = len(text)
-
-    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        """Give the text; aiohttp asks for it only in its own debug output."""
-        return self._value.decode(encoding, errors)
-
-    async def write(self, writer: AbstractStreamWriter) -> None:
-        """Write the body, as fast as the upstream reads it."""
-        text = memoryview(self._value)
-        for at in range(0, len(text), READ_BYTES):
-            await writer.write(text[at : at + READ_BYTES])
-        self._value = b""
 
 
 class _Request(aiohttp.ClientRequest):
@@ -86,6 +62,7 @@ class PooledConnection(ResponseHandler):
 
     _poll: "select.poll | None" = None
     _interim = 0
+    _head_timer: asyncio.TimerHandle | None = None
 
     def take(self) -> None:
         """Take it for a request.
@@ -103,17 +80,31 @@ class PooledConnection(ResponseHandler):
             self._poll = select.poll()
             socket = self.transport.get_extra_info("socket")
             self._poll.register(socket, select.POLLIN)
+        # aiohttp counts from the last byte, and not at all after a 1xx: a head that
+        # drips, or never follows, would be waited for without end.
+        timeout = self.read_timeout or 0
+        self._head_timer = self._loop.call_later(timeout, self._miss_head)
+
+    def _miss_head(self) -> None:
+        self.set_exception(aiohttp.SocketTimeoutError())
 
     def feed_data(
         self, data: tuple[RawResponseMessage, StreamReader], size: int = 0
     ) -> None:
         """Take the head of an answer, unless it is one 1xx too many."""
-        self._interim += data[0].code < HTTPStatus.OK
+        if data[0].code >= HTTPStatus.OK:
+            self._stop_head_timer()
+        else:
+            self._interim += 1
         if self._interim > INTERIM_ANSWERS and self.transport:
             self.set_exception(HttpProcessingError())
             self.transport.abort()
             return
         super().feed_data(data, size)
+
+    def _stop_head_timer(self) -> None:
+        if self._head_timer:
+            self._head_timer.cancel()
 
     def close(self) -> None:
         """End at once: what is still buffered is for nobody."""
@@ -124,6 +115,7 @@ class PooledConnection(ResponseHandler):
 
         aiohttp takes a reset for the end of such a body.
         """
+        self._stop_head_timer()
         body = self._payload
         if exc and body and not body.is_eof():
             body.set_exception(exc)
@@ -137,38 +129,37 @@ class PooledConnection(ResponseHandler):
             body.set_exception(exc)
 
 
-class _Connector(aiohttp.TCPConnector):
-    """Makes `PooledConnection`s; `tests/test_internals.py` sees that it does."""
+def open_pool(
+    *, tls: ssl.SSLContext | bool, proxy: URL | None, timeout: aiohttp.ClientTimeout
+) -> aiohttp.ClientSession:
+    """Open a pool in the running loop, to be closed there.
 
-    def __init__(self) -> None:
-        super().__init__(limit=0, keepalive_timeout=KEEP_ALIVE)
-        self._factory = partial(PooledConnection, loop=self._loop)  # type: ignore[assignment]  # (a kind of it)
-
-
-def open_pool() -> aiohttp.ClientSession:
-    """Open the pool; it belongs to the running loop and is closed as a context."""
+    Args:
+        tls: how the upstream's certificate is verified.
+        proxy: what calls go through.
+        timeout: for how long a connection and each read are waited for.
+    """
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE, ssl=tls)
+    connector._factory = partial(PooledConnection, loop=connector._loop)  # type: ignore[assignment]  # noqa: SLF001 (docs/design.md)
     return aiohttp.ClientSession(
-        connector=_Connector(),
+        connector=connector,
         # One caller's cookie would go out with the next caller's call.
         cookie_jar=aiohttp.DummyCookieJar(),
         request_class=_Request,
         auto_decompress=False,
         read_bufsize=READ_BYTES,
+        proxy=proxy,
+        timeout=timeout,
     )
 
 
 async def post(
-    pool: aiohttp.ClientSession,
-    upstream: Upstream,
-    url: URL,
-    headers: CIMultiDict[str],
-    text: bytes,
+    pool: aiohttp.ClientSession, url: URL, headers: CIMultiDict[str], text: bytes
 ) -> aiohttp.ClientResponse:
     """Send a call and wait for the head of its answer.
 
     Args:
-        pool: the shared pool.
-        upstream: where to.
+        pool: the upstream's.
         url: the upstream's, for the route that was asked for.
         headers: all the headers to send.
         text: the JSON text.
@@ -177,30 +168,20 @@ async def post(
         RelayError: no connection, or no answer on it.
         RelayError: the upstream was silent for too long.
     """
-    body = _Body(text)
-    del text
+    body = aiohttp.BytesPayload(text) if len(text) <= READ_BYTES else _pieces(text)
+    headers["Content-Length"] = str(len(text))
     with upstream_errors():
-        async with asyncio.timeout(_until_head(upstream.timeout)):
-            while True:
-                try:
-                    return await pool.post(
-                        url,
-                        headers=headers,
-                        data=body,
-                        ssl=upstream.tls,
-                        proxy=upstream.proxy,
-                        timeout=upstream.timeout,
-                        allow_redirects=False,
-                    )
-                except StaleConnection:
-                    # The pool has dropped it. Each try drops one, so this ends.
-                    continue
+        while True:
+            try:
+                return await pool.post(
+                    url, headers=headers, data=body, allow_redirects=False
+                )
+            except StaleConnection:
+                # The pool has dropped it. Each try drops one, so this ends.
+                continue
 
 
-def _until_head(timeout: aiohttp.ClientTimeout) -> float:
-    """Say how long the head of an answer is waited for at most, in seconds.
-
-    aiohttp counts from the last byte, and not at all after a 1xx: a head that drips, or
-    never follows, would be waited for without end.
-    """
-    return (timeout.connect or 0) + (timeout.sock_read or 0)
+async def _pieces(text: bytes) -> AsyncIterator[bytes]:
+    """Give a body no faster than the upstream reads it."""
+    for at in range(0, len(text), READ_BYTES):
+        yield text[at : at + READ_BYTES]

@@ -2,11 +2,12 @@
 
 import re
 import ssl
+from functools import cached_property
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]
 
-from aiohttp import ClientTimeout
+from aiohttp import ClientSession, ClientTimeout
 from llama_stack.providers.utils.forward_headers import build_forwarded_headers
 from llama_stack.providers.utils.inference import http_client
 from llama_stack.providers.utils.inference.model_registry import (
@@ -18,6 +19,7 @@ from llama_stack.providers.utils.inference.model_registry import (
 from multidict import CIMultiDict
 from yarl import URL
 
+from lls_openai.relay.client import open_pool
 from lls_openai.relay.credentials import Credentials, RequestHeaders, missing_api_key
 from lls_openai.relay.errors import RelayError, too_large
 from lls_openai.relay.routes import ROUTES, Route
@@ -67,10 +69,15 @@ class Upstream:
         # The caller's must not take the place of the provider's.
         self._headers = CIMultiDict(_OWN_HEADERS)
         self._headers.update(network.headers or {})
-        self.tls = _tls(network.tls, network.proxy)
-        self.proxy = _proxy(network.proxy, given)
-        self.timeout = _timeout(network.timeout)
+        self._tls = _tls(network.tls, network.proxy)
+        self._proxy = _proxy(network.proxy, given)
+        self._timeout = _timeout(network.timeout)
         self._endpoints = {path: base / path.removeprefix("/v1/") for path in ROUTES}
+
+    @cached_property
+    def pool(self) -> ClientSession:
+        """Connections to it; they belong to the loop that asks first."""
+        return open_pool(tls=self._tls, proxy=self._proxy, timeout=self._timeout)
 
     def endpoint(self, route: Route, query: bytes) -> URL:
         """Give the upstream's URL for a route, with the caller's query."""
@@ -78,11 +85,6 @@ class Upstream:
         if query and query.isascii():
             return URL(f"{endpoint}?{query.decode()}", encoded=True)
         return endpoint
-
-    @property
-    def needs_key(self) -> bool:
-        """Whether a call is hopeless unless the caller sends a key."""
-        return not (self.config.auth_credential or self.config.forward_headers)
 
     def check(self, model: str, body_bytes: int, credentials: Credentials) -> None:
         """Let a request pass that the provider's settings allow.

@@ -53,6 +53,8 @@ class Front:
             await self._app(scope, receive, send)
             return
         record = record_of(scope)
+        # FastAPI would measure the request a second time, and look for who wants that.
+        scope["fastapi.telemetry"] = None
         if not all(value.isascii() for _, value in scope["headers"]):
             scope["headers"] = [(n, _readable(value)) for n, value in scope["headers"]]
         exchange = _Exchange(scope, receive, send, self._linger)

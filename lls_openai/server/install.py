@@ -7,8 +7,6 @@ rebinding them is the way in. `tests/test_internals.py` fails when one is not th
 
 import logging
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from functools import cache, lru_cache, partial
 from http import HTTPStatus
 from pathlib import Path
@@ -24,7 +22,7 @@ from lls_openai.relay.app import Relay
 from lls_openai.relay.errors import RelayError, error_body, send_error
 from lls_openai.relay.record import record_of
 from lls_openai.relay.routes import ROUTES, is_anthropic, unknown_route
-from lls_openai.server.lifecycle import serving
+from lls_openai.server.lifecycle import serve
 from lls_openai.server.logs import set_up_logs
 from lls_openai.server.run_yaml import read_run_yaml
 
@@ -53,13 +51,10 @@ def install() -> None:
 class ServedRelay(Relay):
     """The relay, in a process that is set up for it."""
 
-    @asynccontextmanager
-    async def serving(self, scope: Scope) -> AsyncIterator[None]:
-        """Set the process up for the time that the relay serves."""
-        async with super().serving(scope):
-            settings = [each.config for each in self.upstreams]
-            with serving(scope["app"].stack.run_config, settings):
-                yield
+    def begin(self, scope: Scope) -> None:
+        """Set the process up, too."""
+        super().begin(scope)
+        serve(scope["app"].stack.run_config, self.settings)
 
 
 class RouteAuthorization(server.RouteAuthorizationMiddleware):  # type: ignore[misc]

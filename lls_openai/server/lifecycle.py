@@ -10,8 +10,7 @@ import resource
 import signal
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from importlib.metadata import version
 from types import FrameType
 
@@ -44,9 +43,8 @@ TAKEN_PORT = (
 _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-@contextmanager
-def serving(config: StackConfig, settings: list[ProviderConfig]) -> Iterator[None]:
-    """Wrap the lifespan of the server that runs in this process, if it is uvicorn's.
+def serve(config: StackConfig, settings: list[ProviderConfig]) -> None:
+    """Set up the process and the server that runs in it, if that is uvicorn's.
 
     At the end, a server that never listened makes the exit status say so.
 
@@ -57,19 +55,19 @@ def serving(config: StackConfig, settings: list[ProviderConfig]) -> Iterator[Non
     # The collector would walk Llama Stack's 200,000 objects, which stay, for nothing.
     gc.freeze()
     _allow_many_connections()
-    server = _running_server()
-    if server is None:
-        yield
-        return
-    _set_up(server, settings)
-    _Stop(server)
-    # Of several workers the first speaks for all; uvicorn numbers them from 1 on.
-    if multiprocessing.current_process().name.endswith(("MainProcess", "-1")):
-        logger.info(_greeting(server, config))
-    yield
+    if server := _running_server():
+        _set_up(server, settings)
+        _Stop(server)
+        # Of several workers the first speaks for all; uvicorn numbers them from 1 on.
+        if multiprocessing.current_process().name.endswith(("MainProcess", "-1")):
+            logger.info(_greeting(server, config))
+        atexit.register(_check_port, server)
+
+
+def _check_port(server: uvicorn.Server) -> None:
     if not server.started:
         place = f"{server.config.host}:{server.config.port}"
-        atexit.register(give_up, f"cannot listen on {place}: {TAKEN_PORT}")
+        give_up(f"cannot listen on {place}: {TAKEN_PORT}")
 
 
 def _allow_many_connections() -> None:

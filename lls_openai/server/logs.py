@@ -101,8 +101,7 @@ def _since(start: float, end: float) -> float:
 
 
 def _json(line: Line) -> bytes:
-    known = {name: value for name, value in line.items() if value is not None}
-    return msgspec.json.encode(known) + b"\n"
+    return msgspec.json.encode(line) + b"\n"
 
 
 def _text(line: Line) -> bytes:
