@@ -92,11 +92,11 @@ class Relay(ProviderDataMiddleware):  # type: ignore[misc]
         if upstream is None:
             await super().__call__(scope, _again(text, receive), send)
             return
-        record.model, record.provider = listed, provider.__provider_id__
-        record.stream = body.stream
         upstream.check(model, len(text), credentials)
         headers = upstream.headers(scope["headers"], credentials, route)
         url = upstream.endpoint(route, scope["query_string"])
+        record.model, record.provider = listed, provider.__provider_id__
+        record.stream = body.stream
         call = post(upstream.pool, url, headers, body.for_model(model))
         # A stream may last for minutes: what was read to begin it is let go of.
         del text, body, credentials, headers, url
