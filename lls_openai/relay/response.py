@@ -73,22 +73,23 @@ async def relay_answer(
     if response.status not in _FINAL:
         raise RelayError("upstream_unreachable", "The upstream's answer is not HTTP")
     headers = _passed(response)
-    kind = dict(headers).get(b"content-type", b"").partition(b";")[0].strip().lower()
-    is_stream = kind == b"text/event-stream"
+    there = dict(headers)
+    kind = there.get(b"content-type", b"").partition(b";")[0].strip().lower()
     # Google sends errors as event streams that hold a bare JSON array.
     if response.status in _ERRORS or not kind or kind.endswith(b"json"):
         await _relay_whole(response, headers, send, record)
-    elif is_stream and b"content-encoding" not in dict(headers):
+    elif kind == b"text/event-stream":
         record.stream = True
-        await _start(send, response.status, _as_stream(headers))
-        if not await _relay_events(response, send, record, anthropic=anthropic):
-            return
+        headers += [pair for pair in _STREAM_HEADERS if pair[0] not in there]
+        cut = (
+            _Pieces() if b"content-encoding" in there else _Events(anthropic=anthropic)
+        )
+        await _start(send, response.status, headers)
+        await _relay(response, send, record, cut)
     else:
-        record.stream |= is_stream
-        headers = _as_stream(headers) if is_stream else headers
         await _start(send, response.status, headers + _length(response))
-        await _relay_pieces(response, send)
-    record.success = response.ok
+        await _relay(response, send, record, _Pieces())
+    record.success = response.ok and not record.code
 
 
 def _passed(response: ClientResponse) -> AnswerHeaders:
@@ -99,11 +100,6 @@ def _passed(response: ClientResponse) -> AnswerHeaders:
         if (name in _PASSED or name.startswith(_PASSED_PREFIXES))
         and not _CONTROL.search(value)
     ]
-
-
-def _as_stream(headers: AnswerHeaders) -> AnswerHeaders:
-    there = dict(headers)
-    return headers + [pair for pair in _STREAM_HEADERS if pair[0] not in there]
 
 
 def _length(response: ClientResponse) -> AnswerHeaders:
@@ -122,7 +118,7 @@ async def _relay_whole(
     if len(body) > WHOLE_ANSWER_BYTES:
         await _start(send, response.status, headers + _length(response))
         await _send(send, body)
-        await _relay_pieces(response, send)
+        await _relay(response, send, record, _Pieces())
         return
     record.observe(body)
     if response.status in _ERRORS:
@@ -145,7 +141,20 @@ async def _read_whole(response: ClientResponse) -> bytes:
     return b"".join(chunks)
 
 
-class _Events:
+class _Pieces:
+    """Passes bytes on as they arrive, without a look at what they are."""
+
+    held = b""
+
+    def feed(self, chunk: bytes) -> bytes:
+        return chunk
+
+    def ending(self, _error: RelayError) -> bytes:
+        """Say how a caller learns that the answer broke off: by its connection."""
+        raise BrokenOff
+
+
+class _Events(_Pieces):
     """Cuts a stream of bytes where events end, changing none of them.
 
     An event is passed on when it is whole, which is the first moment a caller could
@@ -153,11 +162,9 @@ class _Events:
     an error event can follow.
     """
 
-    __slots__ = ("held", "inside")
-
-    def __init__(self) -> None:
-        self.held = b""
-        self.inside = False
+    def __init__(self, *, anthropic: bool) -> None:
+        self._anthropic = anthropic
+        self._inside = False
 
     def feed(self, chunk: bytes) -> bytes:
         """Take bytes as they arrived and give those that may be passed on."""
@@ -167,43 +174,35 @@ class _Events:
         found = ((data.rfind(line), len(line)) for line in _BLANK_LINES)
         end = max(at + length if at >= 0 else 0 for at, length in found)
         if end:
-            self.inside = False
+            self._inside = False
         elif len(data) > HELD_BYTES:
-            self.inside, end = True, len(data) - _CUT_OFF
+            self._inside, end = True, len(data) - _CUT_OFF
         self.held = data[end:]
         return data[:end]
 
+    def ending(self, error: RelayError) -> bytes:
+        """Give the error as an event, unless half of another one has been passed on."""
+        if self._inside:
+            raise BrokenOff
+        return error.event(anthropic=self._anthropic)
 
-async def _relay_events(
-    response: ClientResponse, send: Send, record: Record, *, anthropic: bool
-) -> bool:
-    """Relay a stream and say if it was whole; if not, it ends with an error event."""
-    events = _Events()
+
+async def _relay(
+    response: ClientResponse, send: Send, record: Record, cut: _Pieces
+) -> None:
+    """Relay an answer as it arrives, and its end, also when that is a broken one."""
     try:
         with upstream_errors("upstream_disconnected"):
             while chunk := await response.content.readany():
-                if whole := events.feed(chunk):
+                if whole := cut.feed(chunk):
                     record.observe(whole)
                     await _send(send, whole)
     except RelayError as error:
         record.code = error.code
-        if events.inside:
-            raise BrokenOff from None
-        await _send(send, error.event(anthropic=anthropic), more=False)
-        return False
-    await _send(send, events.held, more=False)
-    return True
-
-
-async def _relay_pieces(response: ClientResponse, send: Send) -> None:
-    """Relay bytes as they arrive, without a look at what they are."""
-    try:
-        with upstream_errors("upstream_disconnected"):
-            while chunk := await response.content.readany():
-                await _send(send, chunk)
-    except RelayError:
-        raise BrokenOff from None
-    await _send(send, b"", more=False)
+        end = cut.ending(error)
+    else:
+        end = cut.held
+    await _send(send, end, more=False)
 
 
 async def _start(send: Send, status: int, headers: AnswerHeaders) -> None:

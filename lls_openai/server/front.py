@@ -71,12 +71,9 @@ class Front:
 
 def _readable(value: bytes) -> bytes:
     """Make UTF-8 of what is none: Llama Stack raises over that, and logs it."""
-    try:
-        value.decode()
-    except UnicodeDecodeError:
-        # With this at its end it is neither a key nor JSON.
-        return value.decode(errors="replace").encode() + b"\xef\xbf\xbd"
-    return value
+    text = value.decode(errors="replace").encode()
+    # With this at its end it is neither a key nor JSON.
+    return text if text == value else text + b"\xef\xbf\xbd"
 
 
 class _Exchange:
