@@ -30,46 +30,40 @@ class Saying:
         return f"call_{self.name}"
 
     @property
-    def said(self) -> int:
-        """The tokens of the answer, a token being a word."""
-        return len((self.text or self.arguments).split())
-
-    @property
     def pieces(self) -> list[str]:
         """What is streamed, each word with the space behind it."""
         return re.findall(r"\S+\s*", self.text or self.arguments)
+
+    def usage(self, heard: str, said: str) -> Json:
+        """The tokens under the names of a form, a token being a word."""
+        count = len(self.pieces)
+        return {heard: self.heard, said: count, "total_tokens": self.heard + count}
 
 
 def say(body: Json) -> Saying:
     """Answer a request of any of the forms."""
     turns = body.get("messages", body.get("input"))
     if not isinstance(turns, list):
-        turns = [{"role": "user", "content": turns or ""}]
+        turns = [{"role": "user", "content": turns}]
     heard = sum(len(_text(turn).split()) for turn in turns)
     said = Saying(body["model"], heard=heard)
     last, tool = turns[-1], _tool(body)
-    is_result = "result" in json.dumps(last) or last.get("role") == "tool"
+    is_result = last.get("role") == "tool" or "result" in json.dumps(last)
     is_result = is_result or last.get("type") == "function_call_output"
     if tool and not is_result:
         wanted = tool.get("parameters") or tool.get("input_schema") or {}
-        return replace(said, name=tool["name"], arguments=json.dumps(example(wanted)))
+        return replace(said, name=tool["name"], arguments=json.dumps(_example(wanted)))
     verb = "read" if is_result else "heard"
     return replace(said, text=f"{said.model} {verb}: {_text(last)}")
 
 
-def _parts(turn: Json) -> list[Json]:
-    content = turn.get("content", turn.get("output"))
-    parts = content if isinstance(content, list) else [{"text": content or ""}]
-    return [inner for part in parts for inner in (part, *_inside(part))]
-
-
-def _inside(part: Json) -> list[Json]:
-    """What a result of Messages has inside: a text, or parts of its own."""
-    return _parts(part) if part.get("type") == "tool_result" else []
-
-
 def _text(turn: Json) -> str:
-    return " ".join(part["text"] for part in _parts(turn) if "text" in part)
+    content = turn.get("content", turn.get("output")) or ""
+    if isinstance(content, str):
+        return content
+    # A result in Messages has a text or parts of its own inside.
+    texts = (part.get("text") or _text(part) for part in content)
+    return " ".join(filter(None, texts))
 
 
 def _tool(body: Json) -> Json | None:
@@ -83,22 +77,21 @@ def _tool(body: Json) -> Json | None:
     return next((t for t in tools if t["name"] == (forced or t["name"])), None)
 
 
-def example(schema: Json) -> Any:  # noqa: ANN401 - any JSON
+def _example(schema: Json) -> Any:  # noqa: ANN401 - any JSON
     """A value that fits a plain JSON schema, the same for the same schema."""
     if "enum" in schema:
         return schema["enum"][0]
     if schema.get("type") == "array":
-        return [example(schema.get("items", {}))]
+        return [_example(schema.get("items", {}))]
     if schema.get("type") == "object":
         properties = schema.get("properties", {})
         wanted = schema.get("required") or properties
-        return {name: example(properties[name]) for name in wanted}
+        return {name: _example(properties[name]) for name in wanted}
     by_type = {"integer": 7, "number": 1.5, "boolean": True, "null": None}
     return by_type.get(schema.get("type", "string"), "Paris")
 
 
 def new_id(prefix: str) -> str:
-    """An id as the vendors make them."""
     return f"{prefix}{secrets.token_hex(12)}"
 
 
@@ -108,10 +101,12 @@ def envelope(kind: str, model: str, prefix: str = "chatcmpl-") -> Json:
     return {"id": new_id(prefix), "object": kind, "created": now, "model": model}
 
 
-def usage(said: Saying) -> Json:
-    """The tokens used, as Chat Completions counts them."""
-    counts = {"prompt_tokens": said.heard, "completion_tokens": said.said}
-    return counts | {"total_tokens": said.heard + said.said}
+def chat_usage(said: Saying) -> Json:
+    return said.usage("prompt_tokens", "completion_tokens")
+
+
+def chat_reason(said: Saying) -> str:
+    return "tool_calls" if said.name else "stop"
 
 
 def chat_call(said: Saying) -> Json:
@@ -121,27 +116,24 @@ def chat_call(said: Saying) -> Json:
 
 
 def chat(said: Saying, call: Json) -> Json:
-    """A regular answer of Chat Completions."""
     message: Json = {"role": "assistant", "content": said.text or None}
     message |= {"tool_calls": [call]} if said.name else {}
-    reason = "tool_calls" if said.name else "stop"
-    choice = {"index": 0, "message": message, "finish_reason": reason}
+    choice = {"index": 0, "message": message, "finish_reason": chat_reason(said)}
     start = envelope("chat.completion", said.model)
-    return start | {"choices": [choice], "usage": usage(said)}
+    return start | {"choices": [choice], "usage": chat_usage(said)}
 
 
 def chat_chunks(body: Json, said: Saying) -> Iterator[Json]:
     """The chunks of Chat Completions, as OpenAI and Anthropic stream them."""
     start = envelope("chat.completion.chunk", said.model)
-    wants_usage = bool((body.get("stream_options") or {}).get("include_usage"))
-    if wants_usage:
-        start["usage"] = None
+    wants_usage = (body.get("stream_options") or {}).get("include_usage")
+    start |= {"usage": None} if wants_usage else {}
     for delta in _chat_deltas(said):
         yield start | {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
-    reason = "tool_calls" if said.name else "stop"
-    yield start | {"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]}
+    last = {"index": 0, "delta": {}, "finish_reason": chat_reason(said)}
+    yield start | {"choices": [last]}
     if wants_usage:
-        yield start | {"choices": [], "usage": usage(said)}
+        yield start | {"choices": [], "usage": chat_usage(said)}
 
 
 def _chat_deltas(said: Saying) -> Iterator[Json]:
@@ -168,49 +160,35 @@ def completion(body: Json) -> tuple[Json, list[bytes]]:
 
 
 def embeddings(body: Json) -> Json:
-    """An answer of Embeddings."""
-    given = body.get("input")
-    # A list of integers is one input in tokens, any other list is several inputs.
-    several = isinstance(given, list) and not all(isinstance(i, int) for i in given)
-    count = len(given) if isinstance(given, list) and several else 1
-    vectors = [[(number + place) / 8 for place in range(8)] for number in range(count)]
+    inputs = body["input"] if isinstance(body["input"], list) else [body["input"]]
     data = [
-        {"object": "embedding", "index": number, "embedding": vector}
-        for number, vector in enumerate(vectors)
+        {"object": "embedding", "index": number, "embedding": [number / 8] * 8}
+        for number in range(len(inputs))
     ]
-    tokens = {"prompt_tokens": count, "total_tokens": count}
-    return {"object": "list", "data": data, "model": body["model"], "usage": tokens}
+    usage = {"prompt_tokens": len(inputs), "total_tokens": len(inputs)}
+    return {"object": "list", "data": data, "model": body["model"], "usage": usage}
 
 
-_RESPONSE: Json = {
-    "object": "response",
-    "status": "completed",
-    **dict.fromkeys(["error", "incomplete_details", "instructions"]),
-    "parallel_tool_calls": True,
-    "previous_response_id": None,
-    "store": True,
-    "temperature": 1.0,
-    "text": {"format": {"type": "text"}},
-    "tool_choice": "auto",
-    "tools": [],
-    "top_p": 1.0,
-    "metadata": {},
-}
-
-
-def response(body: Json, said: Saying, output: Json) -> Json:
+def response(body: Json, said: Saying) -> Json:
     """A finished answer of Responses, with its one item of output."""
-    counts: Json = {"input_tokens": said.heard, "output_tokens": said.said}
-    counts |= {"input_tokens_details": {"cached_tokens": 0}}
-    counts |= {"output_tokens_details": {"reasoning_tokens": 0}}
-    counts |= {"total_tokens": said.heard + said.said}
-    echoed = {name: body[name] for name in _RESPONSE.keys() & body.keys()}
-    own = {"id": new_id("resp_"), "created_at": int(time.time()), "model": said.model}
-    return _RESPONSE | echoed | own | {"output": [output], "usage": counts}
+    usage = said.usage("input_tokens", "output_tokens")
+    return {
+        "id": new_id("resp_"),
+        "object": "response",
+        "created_at": int(time.time()),
+        "status": "completed",
+        "model": said.model,
+        "output": [_response_item(said)],
+        "parallel_tool_calls": True,
+        "tool_choice": body.get("tool_choice", "auto"),
+        "tools": body.get("tools", []),
+        "usage": usage
+        | {"input_tokens_details": {"cached_tokens": 0}}
+        | {"output_tokens_details": {"reasoning_tokens": 0}},
+    }
 
 
-def response_item(said: Saying) -> Json:
-    """The item of output: a message, or the call of a function."""
+def _response_item(said: Saying) -> Json:
     if said.name:
         call = {"name": said.name, "arguments": said.arguments, "call_id": said.call_id}
         item = {"id": new_id("fc_"), "type": "function_call", "status": "completed"}
@@ -224,10 +202,14 @@ def response_events(whole: Json, said: Saying) -> Iterator[bytes]:
     """The typed events of a streamed answer of Responses, numbered."""
     (item,) = whole["output"]
     started = whole | {"status": "in_progress", "output": [], "usage": None}
+    empty: Json = {"arguments": ""} if said.name else {"content": []}
+    empty |= {"status": "in_progress"}
     events: list[tuple[str, Json]] = [
         ("created", {"response": started}),
         ("in_progress", {"response": started}),
-        *_item_events(item, said),
+        ("output_item.added", {"output_index": 0, "item": item | empty}),
+        *_response_deltas(item, said),
+        ("output_item.done", {"output_index": 0, "item": item}),
         ("completed", {"response": whole}),
     ]
     for number, (kind, fields) in enumerate(events):
@@ -235,38 +217,28 @@ def response_events(whole: Json, said: Saying) -> Iterator[bytes]:
         yield event({"type": name, "sequence_number": number} | fields, name)
 
 
-def _item_events(item: Json, said: Saying) -> list[tuple[str, Json]]:
-    started = item | {"status": "in_progress"}
-    started["arguments" if said.name else "content"] = "" if said.name else []
+def _response_deltas(item: Json, said: Saying) -> Iterator[tuple[str, Json]]:
     at: Json = {"item_id": item["id"], "output_index": 0}
     if said.name:
-        name, done = "function_call_arguments", {"arguments": said.arguments}
-        inner = [(f"{name}.delta", at | {"delta": piece}) for piece in said.pieces]
-        inner.append((f"{name}.done", at | done))
-    else:
-        (part,) = item["content"]
-        at |= {"content_index": 0}
-        texts = [at | {"delta": piece, "logprobs": []} for piece in said.pieces]
-        inner = [
-            ("content_part.added", at | {"part": part | {"text": ""}}),
-            *(("output_text.delta", text) for text in texts),
-            ("output_text.done", at | {"text": said.text, "logprobs": []}),
-            ("content_part.done", at | {"part": part}),
-        ]
-    return [
-        ("output_item.added", {"output_index": 0, "item": started}),
-        *inner,
-        ("output_item.done", {"output_index": 0, "item": item}),
-    ]
+        for piece in said.pieces:
+            yield "function_call_arguments.delta", at | {"delta": piece}
+        yield "function_call_arguments.done", at | {"arguments": said.arguments}
+        return
+    (part,) = item["content"]
+    at |= {"content_index": 0}
+    yield "content_part.added", at | {"part": part | {"text": ""}}
+    for piece in said.pieces:
+        yield "output_text.delta", at | {"delta": piece, "logprobs": []}
+    yield "output_text.done", at | {"text": said.text, "logprobs": []}
+    yield "content_part.done", at | {"part": part}
 
 
 def message(said: Saying) -> Json:
     """A regular answer of Messages."""
     block: Json = {"type": "text", "text": said.text}
     if said.name:
-        given = json.loads(said.arguments)
         block = {"type": "tool_use", "id": f"toolu_{said.name}", "name": said.name}
-        block |= {"input": given}
+        block |= {"input": json.loads(said.arguments)}
     return {
         "id": new_id("msg_"),
         "type": "message",
@@ -275,33 +247,27 @@ def message(said: Saying) -> Json:
         "content": [block],
         "stop_reason": "tool_use" if said.name else "end_turn",
         "stop_sequence": None,
-        "usage": {
-            "input_tokens": said.heard,
-            "cache_creation_input_tokens": 0,
-            "cache_read_input_tokens": 0,
-            "output_tokens": said.said,
-        },
+        "usage": {"input_tokens": said.heard, "output_tokens": len(said.pieces)},
     }
 
 
 def message_events(whole: Json, said: Saying) -> Iterator[bytes]:
     """The typed events of a streamed answer of Messages."""
     (block,) = whole["content"]
-    started = whole | {"content": [], "stop_reason": None}
-    started |= {"usage": whole["usage"] | {"output_tokens": 1}}
-    empty = block | {"input": {}} if said.name else block | {"text": ""}
+    empty: Json = {"input": {}} if said.name else {"text": ""}
     kind, field = ("text_delta", "text")
     if said.name:
         kind, field = ("input_json_delta", "partial_json")
     deltas = [{"type": kind, field: piece} for piece in said.pieces]
     ending = {"stop_reason": whole["stop_reason"], "stop_sequence": None}
+    usage = {"output_tokens": len(said.pieces)}
     events: list[tuple[str, Json]] = [
-        ("message_start", {"message": started}),
-        ("content_block_start", {"index": 0, "content_block": empty}),
+        ("message_start", {"message": whole | {"content": [], "stop_reason": None}}),
+        ("content_block_start", {"index": 0, "content_block": block | empty}),
         ("ping", {}),
         *(("content_block_delta", {"index": 0, "delta": delta}) for delta in deltas),
         ("content_block_stop", {"index": 0}),
-        ("message_delta", {"delta": ending, "usage": {"output_tokens": said.said}}),
+        ("message_delta", {"delta": ending, "usage": usage}),
         ("message_stop", {}),
     ]
     return (event({"type": name} | fields, name) for name, fields in events)
