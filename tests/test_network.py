@@ -65,7 +65,7 @@ PROXIED = {
     "proxied-http": proxied(http=BY_NAME, https=DEAD),
     "tunnelled": proxied("TLS", url=PROXY, cacert="${env.CA_FILE}"),
 }
-UNTRUSTED = "No TLS connection to the upstream: its certificate or ours failed"
+UNTRUSTED = "No TLS to the upstream: its certificate or ours failed"
 NAMELESS = "The upstream's name could not be resolved"
 REFUSED = "The upstream refused the connection"
 PROXY_REFUSED = "The proxy on the way to the upstream refused"

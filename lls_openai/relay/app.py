@@ -8,7 +8,6 @@ every other request on untouched. Every error becomes an answer here.
 
 import asyncio
 from functools import partial
-from typing import TYPE_CHECKING
 
 from llama_stack.core.server.server import ProviderDataMiddleware
 from starlette.types import Message, Receive, Scope, Send
@@ -23,15 +22,13 @@ from lls_openai.relay.response import relay_answer
 from lls_openai.relay.routes import ROUTES, is_anthropic, refusal
 from lls_openai.relay.routing import Routing
 from lls_openai.relay.upstream import Upstream
-
-if TYPE_CHECKING:
-    from lls_openai.settings import ProviderConfig
+from lls_openai.settings import ProviderConfig
 
 
 class Relay(ProviderDataMiddleware):  # type: ignore[misc]
     """Answers the relayed routes; the rest it hands on to the next application."""
 
-    settings: list["ProviderConfig"]
+    settings: list[ProviderConfig]
     _routing: Routing
     _in_flight: InFlight
     _body_limit: int

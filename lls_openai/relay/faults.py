@@ -6,22 +6,15 @@ from aiohttp.http_exceptions import HttpProcessingError
 from lls_openai.relay.errors import RelayError
 
 _SILENT = "The upstream was silent for longer than its timeout in run.yaml"
+NOT_HTTP = "The upstream's answer is not HTTP"
 # From the special to the general.
 _FAULTS = (
     (aiohttp.ClientConnectorDNSError, "The upstream's name could not be resolved"),
-    (
-        aiohttp.ClientSSLError,
-        "No TLS connection to the upstream: its certificate or ours failed",
-    ),
-    (
-        aiohttp.ClientConnectorError,
-        "No connection to the upstream: the network or a TLS handshake failed",
-    ),
+    (aiohttp.ClientSSLError, "No TLS to the upstream: its certificate or ours failed"),
+    (aiohttp.ClientConnectorError, "The network or TLS to the upstream failed"),
     (aiohttp.ClientHttpProxyError, "The proxy on the way to the upstream refused"),
-    (
-        (aiohttp.ClientResponseError, HttpProcessingError),
-        "The upstream's answer is not HTTP",
-    ),
+    (aiohttp.ClientResponseError, NOT_HTTP),
+    (HttpProcessingError, NOT_HTTP),
     (Exception, "The upstream closed the connection before its answer was whole"),
 )
 _CLIENT_ERRORS = (aiohttp.ClientError, HttpProcessingError, OSError)

@@ -19,19 +19,17 @@ def openai_form(send: Send) -> Send:
         send: ASGI's send.
     """
     start: Message = {}
-    body = bytearray()
 
     async def send_complete(message: Message) -> None:
         if message["type"] == "http.response.start":
             start.update(message)
             return
-        body.extend(message.get("body", b""))
-        if not message.get("more_body", False):
-            whole = _complete(start["status"], bytes(body))
-            kept = (p for p in start["headers"] if p[0] != b"content-length")
-            start["headers"] = [*kept, (b"content-length", b"%d" % len(whole))]
-            await send(start)
-            await send({"type": "http.response.body", "body": whole})
+        # FastAPI sends JSON at once.
+        whole = _complete(start["status"], message["body"])
+        kept = (p for p in start["headers"] if p[0] != b"content-length")
+        start["headers"] = [*kept, (b"content-length", b"%d" % len(whole))]
+        await send(start)
+        await send({"type": "http.response.body", "body": whole})
 
     return send_complete
 

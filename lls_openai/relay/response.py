@@ -12,7 +12,7 @@ from aiohttp import ClientResponse
 from starlette.types import Send
 
 from lls_openai.relay.errors import AnswerHeaders, RelayError
-from lls_openai.relay.faults import upstream_errors
+from lls_openai.relay.faults import NOT_HTTP, upstream_errors
 from lls_openai.relay.gemini import mend_error
 from lls_openai.relay.record import Record
 
@@ -71,7 +71,7 @@ async def relay_answer(
         BrokenOff: it broke off after a part of its answer went to the caller.
     """
     if response.status not in _FINAL:
-        raise RelayError("upstream_unreachable", "The upstream's answer is not HTTP")
+        raise RelayError("upstream_unreachable", NOT_HTTP)
     headers = _passed(response)
     there = dict(headers)
     kind = there.get(b"content-type", b"").partition(b";")[0].strip().lower()

@@ -8,10 +8,7 @@ used here is not there.
 from collections.abc import Iterable
 from typing import Any
 
-from llama_stack.core.request_headers import (
-    request_provider_data_context,
-    user_from_scope,
-)
+from llama_stack.core import request_headers
 from llama_stack.core.stack import Stack
 from llama_stack_api import Api, Inference, Model, ModelNotFoundError
 from llama_stack_api.common.errors import ModelTypeError
@@ -66,7 +63,8 @@ class Routing:
         """
         if known := self._known.get((name, route.path)):
             return known
-        with request_provider_data_context({}, user_from_scope(scope)):
+        user = request_headers.user_from_scope(scope)
+        with request_headers.request_provider_data_context({}, user):
             found = await self._ask(name, route)
         # Asking takes 40 us. The answer is kept where it does not depend on who asks,
         # and for listed models only, since callers make up any number of others.

@@ -4,18 +4,12 @@ import re
 import ssl
 from functools import cached_property
 from importlib.metadata import version
-from typing import TYPE_CHECKING
 from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]
 
 from aiohttp import ClientSession, ClientTimeout
 from llama_stack.providers.utils.forward_headers import build_forwarded_headers
 from llama_stack.providers.utils.inference import http_client
-from llama_stack.providers.utils.inference.model_registry import (
-    NetworkConfig,
-    ProxyConfig,
-    TimeoutConfig,
-    TLSConfig,
-)
+from llama_stack.providers.utils.inference import model_registry as stock
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -23,9 +17,7 @@ from lls_openai.relay.client import open_pool
 from lls_openai.relay.credentials import Credentials, RequestHeaders, missing_api_key
 from lls_openai.relay.errors import RelayError, too_large
 from lls_openai.relay.routes import ROUTES, Route
-
-if TYPE_CHECKING:
-    from lls_openai.settings import ProviderConfig
+from lls_openai.settings import ProviderConfig
 
 # What the OpenAI SDKs wait for, in seconds: a caller that waits longer sets it.
 CONNECT_TIMEOUT = 5.0
@@ -58,8 +50,8 @@ class Upstream:
         OSError: a certificate or key file of its `network` block cannot be read.
     """
 
-    def __init__(self, config: "ProviderConfig") -> None:
-        network = config.network or NetworkConfig()
+    def __init__(self, config: ProviderConfig) -> None:
+        network = config.network or stock.NetworkConfig()
         self.config = config
         self._given = str(config.base_url).rstrip("/")
         given = URL(self._given)
@@ -152,16 +144,16 @@ class Upstream:
         return headers
 
 
-def _timeout(timeout: float | TimeoutConfig | None) -> ClientTimeout:
+def _timeout(timeout: float | stock.TimeoutConfig | None) -> ClientTimeout:
     connect = read = timeout
-    if isinstance(timeout, TimeoutConfig):
+    if isinstance(timeout, stock.TimeoutConfig):
         connect, read = timeout.connect, timeout.read
     return ClientTimeout(
         total=None, connect=connect or CONNECT_TIMEOUT, sock_read=read or READ_TIMEOUT
     )
 
 
-def _proxy(proxy: ProxyConfig | None, upstream: URL) -> URL | None:
+def _proxy(proxy: stock.ProxyConfig | None, upstream: URL) -> URL | None:
     """Choose the proxy as `ProxyConfig` describes it; the environment has no say."""
     if proxy is None:
         return None
@@ -174,12 +166,14 @@ def _proxy(proxy: ProxyConfig | None, upstream: URL) -> URL | None:
     return URL(str(chosen)) if chosen else None
 
 
-def _tls(tls: TLSConfig | None, proxy: ProxyConfig | None) -> ssl.SSLContext | bool:
+def _tls(
+    tls: stock.TLSConfig | None, proxy: stock.ProxyConfig | None
+) -> ssl.SSLContext | bool:
     """Say how a certificate is verified; True leaves it to the defaults."""
     proxy_ca = proxy.cacert if proxy else None
     if tls is None and proxy_ca is None:
         return True
-    tls = tls or TLSConfig()
+    tls = tls or stock.TLSConfig()
     # Python's own least version: with one, Llama Stack always makes a context.
     least = {"min_version": tls.min_version or "TLSv1.2"}
     context: ssl.SSLContext = http_client._build_ssl_context(  # noqa: SLF001 (docs/design.md)

@@ -8,14 +8,11 @@ import asyncio
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lls_openai.relay.record import Record, record_of
-
-if TYPE_CHECKING:
-    from lls_openai.server.caller import Caller
+from lls_openai.server.caller import Caller
 
 # How much of a refused body is discarded, in bytes: a client that sends it all before
 # it looks would see a reset and not the answer.
@@ -79,13 +76,15 @@ def _readable(value: bytes) -> bytes:
 class _Exchange:
     """One request and its answer."""
 
+    caller: Caller
+
     def __init__(
         self, scope: Scope, receive: Receive, send: Send, linger: float
     ) -> None:
         self._linger = linger
         self._receive = receive
         self._send = send
-        self.caller: Caller = scope["lls_openai.caller"]
+        self.caller = scope["lls_openai.caller"]
         self.status = CALLER_GONE
         self.request_id = ""
 

@@ -6,12 +6,7 @@ The instruments and what is recorded when are the router's
 
 import time
 
-from llama_stack.telemetry.inference_metrics import (
-    create_inference_metric_attributes,
-    inference_duration,
-    inference_time_to_first_token,
-    inference_tokens_per_second,
-)
+from llama_stack.telemetry import inference_metrics as stock
 
 from lls_openai.relay.record import Record
 
@@ -25,16 +20,16 @@ def measure(record: Record) -> None:
     if record.model is None:
         return
     duration = time.perf_counter() - record.started
-    attributes = create_inference_metric_attributes(
+    attributes = stock.create_inference_metric_attributes(
         model=record.model,
         provider=record.provider,
         stream=record.stream,
         status="success" if record.success else "error",
     )
-    inference_duration.record(duration, attributes=attributes)
+    stock.inference_duration.record(duration, attributes=attributes)
     if record.stream and record.first is not None:
         first = record.first - record.started
-        inference_time_to_first_token.record(first, attributes=attributes)
+        stock.inference_time_to_first_token.record(first, attributes=attributes)
     if record.tokens:
         rate = record.tokens / duration
-        inference_tokens_per_second.record(rate, attributes=attributes)
+        stock.inference_tokens_per_second.record(rate, attributes=attributes)

@@ -8,12 +8,8 @@ from difflib import get_close_matches
 from pathlib import Path
 
 import yaml
+from llama_stack.core import stack
 from llama_stack.core.datatypes import StackConfig
-from llama_stack.core.stack import (
-    EnvVarError,
-    cast_distro_name_to_string,
-    replace_env_vars,
-)
 from llama_stack.log import LoggingConfig
 from pydantic import ValidationError
 
@@ -34,9 +30,9 @@ def read_run_yaml(path: Path) -> StackConfig:
     """
     where = ""
     try:
-        content = replace_env_vars(yaml.safe_load(path.read_text()) or {})
+        content = stack.replace_env_vars(yaml.safe_load(path.read_text()) or {})
         config = RunYaml.model_validate(
-            cast_distro_name_to_string(content), extra="forbid"
+            stack.cast_distro_name_to_string(content), extra="forbid"
         )
         for provider in config.providers.get("inference", []):
             if provider.module == "lls_openai":
@@ -46,7 +42,7 @@ def read_run_yaml(path: Path) -> StackConfig:
         give_up(f"cannot read {path}: {error.strerror}")
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         give_up(f"{path} is not YAML: {' '.join(str(error).split())}")
-    except EnvVarError as error:
+    except stack.EnvVarError as error:
         give_up(f"{path}: the variable {error.var_name} is not set")
     except ValidationError as error:
         give_up(f"{path}: {_explain(error, where)}")
