@@ -6,68 +6,38 @@ is installed into a temporary directory: no other part of the tests needs a regi
 
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 
-from tests.clients.installing import FailedError, MissingError
+from tests.clients.drivers import FailedError
 from tests.clients.listing import CLIENTS, Client
-from tests.clients.trying import COLUMNS, Cell, Trial, environment
-from tests.support.server import ServerError, Servers, Variation
-from tests.support.tool import aligned, end_on_signals
+from tests.clients.trying import COLUMNS, Trial, environment
+from tests.support.server import Servers, Variation
+from tests.support.tool import end_on_signals
 from tests.support.upstream import Upstream, in_background
 
 say = partial(print, flush=True)
+line = ("{:20}{:10}" + "{:10}" * len(COLUMNS)).format
 
 
-# The name of a client, its version, and its cells.
-type Row = tuple[str, str, list[Cell]]
-
-
-def row(client: Client, directory: Path, upstream: Upstream, address: str) -> Row:
-    """Install one client, and try it."""
-    version = "-"
+def is_fine(client: Client, directory: Path, upstream: Upstream, address: str) -> bool:
+    """Install one client, try it, and print its row: whether all in it works."""
+    version, cells, wrong = "-", ["FAIL"] * len(COLUMNS), []
     try:
         version = client.install(client.package, directory)
         env = environment(directory, address, client.name)
         with ExitStack() as stack:
-            call = None
-            if client.driver:
-                call = client.driver(directory, env, client.detail, stack)
+            call = client.driver and client.driver(directory, env, client.detail, stack)
             trial = Trial(client, directory, env, call, upstream)
             # The snippet first: what it configures is what the calls use.
-            return client.name, version, [*map(trial.cell, COLUMNS)]
-    except (MissingError, FailedError) as error:
-        outcome = "-" if isinstance(error, MissingError) else "FAIL"
-        cells = [Cell(outcome, f"{client.name}: {error}")] * len(COLUMNS)
-        return client.name, version, cells
-
-
-def drive(clients: list[Client]) -> Iterator[Row]:
-    """Try the clients one after the other, each in a directory of its own."""
-    with (
-        tempfile.TemporaryDirectory() as name,
-        in_background() as upstream,
-        closing(Servers(Path(name), upstream.environment)) as servers,
-    ):
-        server = servers.start(Variation())
-        for client in clients:
-            directory = Path(name, client.name)
-            directory.mkdir()
-            yield row(client, directory, upstream, server.url)
-
-
-def table(rows: list[Row]) -> str:
-    """All rows, and below them a note for each cell that is not ok."""
-    details = [cell.detail for *_, cells in rows for cell in cells if cell.detail]
-    notes = {text: f" {n}" for n, text in enumerate(dict.fromkeys(details), 1)}
-    lines: list[tuple[str, ...]] = [("client", "version", *COLUMNS)]
-    for name, version, cells in rows:
-        texts = (cell.outcome + notes.get(cell.detail, "") for cell in cells)
-        lines.append((name, version, *texts))
-    return "\n".join([aligned(lines), "", *(f"{n[1:]}  {t}" for t, n in notes.items())])
+            cells, wrong = [*map(trial.cell, COLUMNS)], trial.wrong
+    except FileNotFoundError as error:
+        cells, wrong = ["-"] * len(COLUMNS), [f"{error.filename} is not installed here"]
+    except FailedError as error:
+        wrong = [str(error)]
+    say(line(client.name, version, *cells), *wrong, sep="\n  ")
+    return "FAIL" not in cells
 
 
 def main() -> int:
@@ -77,16 +47,18 @@ def main() -> int:
     if not known.keys() >= {*names}:
         sys.exit(f"python -m tests.clients [CLIENT ...], of: {', '.join(known)}")
     end_on_signals()
-    rows, begin = list[Row](), time.monotonic()
-    try:
-        for name, version, cells in drive([known[name] for name in names]):
-            told = " ".join(cell.outcome for cell in cells)
-            say(f"{name:20}{told}  {time.monotonic() - begin:.0f} s")
-            rows.append((name, version, cells))
-    except ServerError as error:
-        sys.exit(f"The server did not start: {error}")
-    say(f"\n{table(rows)}")
-    return int(any(cell.outcome == "FAIL" for *_, cells in rows for cell in cells))
+    with (
+        tempfile.TemporaryDirectory() as temporary,
+        in_background() as upstream,
+        closing(Servers(Path(temporary), upstream.environment)) as servers,
+    ):
+        server = servers.start(Variation())
+        say(line("client", "version", *COLUMNS))
+        fine = []
+        for name in names:
+            (directory := Path(temporary, name)).mkdir()
+            fine.append(is_fine(known[name], directory, upstream, server.url))
+        return int(not all(fine))
 
 
 if __name__ == "__main__":

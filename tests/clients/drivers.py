@@ -1,6 +1,6 @@
 """The clients as the tool sees them: called with a key, a method and a model.
 
-A method has the name of its column: models, regular, streamed, tools, id.
+A method has the name of its column: models, streamed, tools, id.
 """
 
 import json
@@ -8,11 +8,9 @@ import subprocess
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any, override
 
-from tests.clients.installing import FailedError, run
 from tests.clients.sdks import PROMPT, RESULT, WEATHER
 from tests.support.http import CLAUDE, MODEL
 from tests.support.server import PROJECT
@@ -24,13 +22,36 @@ type Call = Callable[[str, str, Any], Any]
 
 GEMINI = "gemini/gemini-2.5-flash-lite"
 CHAT_MODELS = (MODEL, GEMINI, CLAUDE)
-# Some retry for a minute; all calls of one process together take longer.
-_COMMAND_SECONDS, _PROCESS = 60, ("timeout", "300")
+
+
+class FailedError(Exception):
+    """A program failed; the message is what it has printed."""
+
+
+def run(
+    arguments: list[str], directory: Path, env: Env | None = None, seconds: float = 300
+) -> str:
+    """Run a program to its end; what it has printed."""
+    ran = subprocess.run(
+        arguments,
+        cwd=directory,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+    if ran.returncode:
+        told = " ".join(f"{ran.stdout} {ran.stderr}".split())
+        raise FailedError(f"{Path(arguments[0]).name} ({ran.returncode}): {told}")
+    return ran.stdout
 
 
 def process(directory: Path, env: Env, name: str, stack: ExitStack) -> Call:
     """Start a driver in the client's own language: sdks.py or sdks.mjs."""
-    command = ["python", "-m", "tests.clients.sdks", name]
+    # Some retry for a minute.
+    command = ["timeout", "300", "python", "-m", "tests.clients.sdks", name]
     own = {"PYTHONPATH": str(PROJECT)}
     if (directory / "node_modules").exists():
         # Node looks for packages beside the program.
@@ -38,9 +59,9 @@ def process(directory: Path, env: Env, name: str, stack: ExitStack) -> Call:
         program.write_bytes(Path(__file__).with_name("sdks.mjs").read_bytes())
         content = {"PROMPT": PROMPT, "RESULT": RESULT, "WEATHER": WEATHER}
         own = {"CONTENT": json.dumps(content)}
-        command = ["node", str(program), name]
+        command = ["timeout", "300", "node", str(program), name]
     running = subprocess.Popen(
-        [*_PROCESS, *command],
+        command,
         cwd=directory,
         env={**env, **own},
         stdin=subprocess.PIPE,
@@ -75,17 +96,10 @@ class Chat:
         messages = [{"role": "user", "content": PROMPT}, *turns]
         return self._create({"model": self._model, "messages": messages} | more)
 
-    def _message(self, *turns: Json, **more: object) -> Json:
-        message: Json = self._ask(*turns, **more)["choices"][0]["message"]
-        return message
-
     def models(self) -> list[str]:
         listed = self._create(None)
         models = listed["data"] if isinstance(listed, dict) else listed
         return [model["id"] for model in models]
-
-    def regular(self) -> object:
-        return self._message()["content"]
 
     def streamed(self) -> list[str]:
         chunks = self._ask(stream=True)
@@ -97,10 +111,11 @@ class Chat:
     def tools(self) -> object:
         function = {"name": "weather", "parameters": WEATHER}
         tools = [{"type": "function", "function": function}]
-        asked = self._message(tools=tools)
+        asked = self._ask(tools=tools)["choices"][0]["message"]
         call = {"tool_call_id": asked["tool_calls"][0]["id"]}
         result = {"role": "tool", "content": RESULT} | call
-        return self._message(asked, result, tools=tools)["content"]
+        answer = self._ask(asked, result, tools=tools)
+        return answer["choices"][0]["message"]["content"]
 
     def id(self) -> object:
         return self._ask()["_request_id"]
@@ -112,10 +127,6 @@ class Messages(Chat):
     @override
     def _ask(self, *turns: Json, **more: object) -> Any:
         return super()._ask(*turns, max_tokens=100, **more)
-
-    @override
-    def regular(self) -> object:
-        return self._ask()["content"][0]["text"]
 
     @override
     def streamed(self) -> list[str]:
@@ -146,27 +157,16 @@ def sdk(directory: Path, env: Env, name: str, stack: ExitStack) -> Call:
     return _calling(lambda key, body: call(key, "create", body), form)
 
 
-def http(directory: Path, env: Env, name: str, _stack: ExitStack) -> Call:
-    """Call curl or Java's client: each time a process, and so a first request."""
-    if name == "java":
-        source = str(Path(__file__).with_name("Http.java"))
-        run(["javac", "-d", ".", source], directory)
+def curl(directory: Path, env: Env, _name: str, _stack: ExitStack) -> Call:
+    """Call curl: each time a process, and so a first request."""
 
     def create(key: str, body: Any) -> Any:  # noqa: ANN401
         url = f"{env['OPENAI_BASE_URL']}/{'chat/completions' if body else 'models'}"
-        command = ["java", "-cp", ".", "Http", url, key]
-        if name == "curl":
-            command = ["curl", "-sS", "--retry", "1", "-o", "answer", url]
-            command += ["-w", "%{http_code} %header{x-request-id}"]
-            command += ["-H", f"Authorization: Bearer {key}"]
-            command += ["--json", "@-"] if body else []
-        text = json.dumps(body) if body else ""
-        (directory / "answer").unlink(missing_ok=True)
-        told = run(command, directory, env, text, _COMMAND_SECONDS)
-        status, request_id = told.split()
-        answer = (directory / "answer").read_text()
-        if int(status) >= HTTPStatus.BAD_REQUEST:
-            raise FailedError(f"{status} {answer}")
+        command = ["curl", "-sS", "--retry", "1", "--fail-with-body", url]
+        command += ["-w", "\n%header{x-request-id}"]
+        command += ["-H", f"Authorization: Bearer {key}"]
+        command += ["--json", json.dumps(body)] if body else []
+        answer, _, request_id = run(command, directory, env).rpartition("\n")
         if "data: " in answer:
             events = answer.removesuffix("data: [DONE]\n\n").split("data: ")[1:]
             return [json.loads(event) for event in events]
@@ -175,31 +175,25 @@ def http(directory: Path, env: Env, name: str, _stack: ExitStack) -> Call:
     return _calling(create)
 
 
-# The commands for a terminal, before the model, and the options of their methods.
-_COMMANDS = {
-    "claude": ["claude", "-p", PROMPT, "--model"],
-    "codex": ["codex", "exec", "--skip-git-repo-check", PROMPT, "-m"],
-    "llm": ["llm", PROMPT, "-m"],
-}
 _FUNCTION = f"def weather(city: str) -> str:\n    return {RESULT!r}\n"
-_OPTIONS = {
-    "claude streamed": ["--tools", ""],
-    "claude tools": ["--tools", "Read"],
-    "codex streamed": [],
-    "codex tools": [],
-    "llm regular": ["--no-stream"],
-    "llm streamed": [],
-    "llm tools": ["--functions", _FUNCTION],
+_CODEX = ["codex", "exec", "--skip-git-repo-check", PROMPT, "-m"]
+# The commands for a terminal, before the model.
+_COMMANDS = {
+    "claude streamed": ["claude", "-p", PROMPT, "--tools", "", "--model"],
+    "claude tools": ["claude", "-p", PROMPT, "--tools", "Read", "--model"],
+    "codex streamed": _CODEX,
+    "codex tools": _CODEX,
+    "llm streamed": ["llm", PROMPT, "-m"],
+    "llm tools": ["llm", PROMPT, "--functions", _FUNCTION, "-m"],
 }
 
 
 def cli(directory: Path, env: Env, name: str, _stack: ExitStack) -> Call:
     """A command for a terminal, and the files that it reads."""
     own: Json = {"api_base": env["OPENAI_BASE_URL"], "api_key_name": "openai"}
-    models = [*CHAT_MODELS, "openai/breaks-off", "nobody/gpt-4o"]
     entries = [
         {"model_id": model, "model_name": model, "supports_tools": True} | own
-        for model in models
+        for model in (*CHAT_MODELS, "openai/breaks-off", "nobody/gpt-4o")
     ]
     (directory / "extra-openai-models.yaml").write_text(json.dumps(entries))
     (directory / ".codex").mkdir()
@@ -208,11 +202,11 @@ def cli(directory: Path, env: Env, name: str, _stack: ExitStack) -> Call:
     (directory / ".codex/config.toml").write_text(config)
 
     def call(key: str, method: str, model: str) -> str:
-        if (options := _OPTIONS.get(f"{name} {method}")) is None:
+        if (command := _COMMANDS.get(f"{name} {method}")) is None:
             raise FailedError(f"{name} does not do this")
-        command = [*_COMMANDS[name], model, *options]
         own = {"OPENAI_API_KEY": key, "ANTHROPIC_API_KEY": key}
         own |= {"LLM_USER_PATH": str(directory)}
-        return run(command, directory, {**env, **own}, "", _COMMAND_SECONDS)
+        # Some retry for a minute.
+        return run([*command, model], directory, {**env, **own}, seconds=60)
 
     return call

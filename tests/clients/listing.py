@@ -1,17 +1,46 @@
-"""The clients, and what docs/clients.md shows and says of each."""
+"""The clients, where they come from, and what docs/clients.md says of each."""
 
+import json
+import os
+import re
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.clients.drivers import CHAT_MODELS, Call, Env, cli, http, process, sdk
-from tests.clients.installing import command, npm, python
+from tests.clients.drivers import CHAT_MODELS, Call, Env, cli, curl, process, run, sdk
 from tests.support import docs
 from tests.support.http import CHAT, CLAUDE, COUNT_TOKENS, MESSAGES, MODEL, RESPONSES
 
 _PAGE = "docs/clients.md"
 _LIMITS = docs.rows(docs.section(_PAGE, "Limits of the clients"))
+
+
+def python(requirement: str, directory: Path) -> str:
+    """Install a distribution for Python; the version."""
+    uv, own = os.environ.get("UV", "uv"), str(directory / "bin/python")
+    run([uv, "venv", "-q", "--python", sys.executable, "."], directory)
+    run([uv, "pip", "install", "-q", "--python", own, requirement], directory)
+    (name,) = re.findall(r"^[\w-]+", requirement)
+    code = f"import importlib.metadata as m; print(m.version({name!r}))"
+    return run([own, "-c", code], directory).strip()
+
+
+def npm(packages: str, directory: Path) -> str:
+    """Install a package for Node, and those that it is used with; the version."""
+    name, *more = packages.split()
+    # npm 11 runs the install scripts of those packages alone that are named so.
+    package = {"private": True, "allowScripts": {name: True}}
+    (directory / "package.json").write_text(json.dumps(package))
+    run(["npm", "install", "--no-audit", "--no-fund", name, *more], directory)
+    installed = directory / "node_modules" / name / "package.json"
+    return str(json.loads(installed.read_text())["version"])
+
+
+def command(name: str, directory: Path) -> str:
+    """Take a command of this machine; the version."""
+    return run([name, "--version"], directory).split()[1]
 
 
 class Route(NamedTuple):
@@ -33,7 +62,7 @@ class Client(NamedTuple):
     install: Callable[[str, Path], str]
     package: str
     route: Route
-    # None: takes so long to start that its snippet has to do.
+    # None: its snippet has to do.
     driver: Callable[[Path, Env, str, ExitStack], Call] | None
     # What the driver is told.
     detail: str
@@ -42,12 +71,12 @@ class Client(NamedTuple):
         """The blocks of code in its section."""
         return docs.blocks(docs.section(_PAGE, self.name), language)
 
-    def limit(self, column: str) -> str:
-        """Why it cannot do something; empty if it can."""
-        for names, columns, reason in _LIMITS:
-            if self.name in names.split(", ") and column in columns.split(", "):
-                return reason
-        return ""
+    def has_limit(self, column: str) -> bool:
+        """Whether the page says that it cannot do something."""
+        return any(
+            self.name in names.split(", ") and column in columns.split(", ")
+            for names, columns, _ in _LIMITS
+        )
 
 
 _PYDANTIC = "pydantic-ai-slim[openai]"
@@ -63,8 +92,8 @@ CLIENTS = (
     Client("pydantic-ai-chat", python, _PYDANTIC, CHATS, process, "PydanticAIChat"),
     Client("aider", python, "aider-chat", CHATS, None, ""),
     Client("llm", python, "llm", CHATS, cli, "llm"),
-    Client("curl", command, "curl", CHATS, http, "curl"),
-    Client("java", command, "javac", CHATS, http, "java"),
+    Client("curl", command, "curl", CHATS, curl, ""),
+    Client("java", command, "javac", CHATS, None, ""),
     Client("pydantic-ai", python, _PYDANTIC, RESPONDS, process, "PydanticAI"),
     Client("openai-agents", python, "openai-agents", RESPONDS, process, "Agents"),
     Client("ai-sdk", npm, "@ai-sdk/openai ai", RESPONDS, process, "aiSdk"),

@@ -25,7 +25,6 @@ async function aiSdk() {
   const ask = (model, more) =>
     ai.generateText({ model: openai(model), prompt: PROMPT, ...more });
   return {
-    regular: async (model) => (await ask(model)).text,
     streamed: async (model) => {
       let failure;
       const onError = ({ error }) => (failure ??= error);

@@ -38,8 +38,6 @@ def prefixed(model: str) -> str:
 
 
 class OpenAI:
-    """`openai`."""
-
     def create(self, body: Any) -> Any:
         from openai import OpenAI
 
@@ -48,8 +46,6 @@ class OpenAI:
 
 
 class Anthropic:
-    """`anthropic`."""
-
     def create(self, body: Any) -> Any:
         from anthropic import Anthropic
 
@@ -74,8 +70,6 @@ class LlamaStack:
 
 
 class LiteLLM:
-    """`litellm`."""
-
     def create(self, body: Any) -> Any:
         import litellm
 
@@ -90,15 +84,10 @@ class LiteLLM:
 
 
 class LangChain:
-    """`langchain-openai`."""
-
     def _chat(self, model: str, **more: Any) -> Any:
         from langchain_openai import ChatOpenAI
 
         return ChatOpenAI(model=model, **more)
-
-    def regular(self, model: str) -> Any:
-        return self._chat(model).invoke(PROMPT).content
 
     def streamed(self, model: str) -> Any:
         return [chunk.content for chunk in self._chat(model).stream(PROMPT)]
@@ -127,9 +116,6 @@ class PydanticAI:
 
         return Agent(f"{self.prefix}:{model}", **more)
 
-    def regular(self, model: str) -> Any:
-        return self._agent(model).run_sync(PROMPT).output
-
     def streamed(self, model: str) -> Any:
         result = self._agent(model).run_stream_sync(PROMPT)
         return list(result.stream_text(delta=True, debounce_by=None))
@@ -155,9 +141,6 @@ class Agents:
         agents.set_default_openai_client(AsyncOpenAI())
         agent = agents.Agent(name="agent", model=prefixed(model), **more)
         return getattr(agents.Runner, run)(agent, PROMPT)
-
-    def regular(self, model: str) -> Any:
-        return self._run(model).final_output
 
     def streamed(self, model: str) -> Any:
         async def pieces() -> list[str]:
