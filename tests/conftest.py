@@ -9,8 +9,9 @@ What tests ask for by `providers` alone stands in one server that they share.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -37,7 +38,6 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """End what has been begun."""
     config.stash[_preloaded].close()
 
 
@@ -46,14 +46,13 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     items = [i for i in session.items if "server" in getattr(i, "fixturenames", ())]
     asked = {item: _asked(item) for item in items}
     shared: dict[str, Any] = {}
-    for variation in asked.values():
-        plain = variation.providers if _is_plain(variation) else {}
-        for name, settings in plain.items():
+    for variation in filter(_is_plain, asked.values()):
+        for name, settings in variation.providers.items():
             if shared.setdefault(name, settings) != settings:
                 raise pytest.UsageError(f"two configurations of provider {name}")
     everyone = Variation(providers=shared)
     session.config.stash[_variations] = {
-        item: everyone if variation.providers and _is_plain(variation) else variation
+        item: everyone if _is_plain(variation) else variation
         for item, variation in asked.items()
     }
 
@@ -61,19 +60,18 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def _is_plain(variation: Variation) -> bool:
     """Whether only providers were added, none of run.yaml's own varied."""
     own = {"openai", "openai-mini", "gemini", "anthropic"}
-    others = variation.providers.keys().isdisjoint(own)
-    return others and variation == Variation(providers=variation.providers)
+    added = variation.providers.keys()
+    only = Variation(providers=variation.providers)
+    return bool(added) and added.isdisjoint(own) and variation == only
 
 
 def _asked(item: pytest.Item) -> Variation:
-    providers: dict[str, Any] = {}
-    for mark in item.iter_markers("providers"):
-        providers |= mark.args[0]
-    closest = item.get_closest_marker("server") or pytest.mark.server().mark
-    fields = dict(closest.kwargs)
-    providers |= fields.pop("providers", {})
-    run_yaml = closest.args[0] if closest.args else fields.pop("run_yaml", {})
-    return Variation(run_yaml, providers, **fields)
+    mark = item.get_closest_marker("server") or pytest.mark.server().mark
+    asked = Variation(*mark.args, **mark.kwargs)
+    providers = dict(asked.providers)
+    for each in item.iter_markers("providers"):
+        providers |= each.args[0]
+    return replace(asked, providers=providers)
 
 
 @pytest.fixture(autouse=True)
@@ -141,26 +139,3 @@ def server(servers: Servers, request: pytest.FixtureRequest) -> Server:
 def client(servers: Servers, server: Server, network: Network) -> httpx.Client:
     """An HTTP client bound to `server`; it has no key of its own."""
     return servers.client(server, network.trusting)
-
-
-@pytest.fixture
-def start_server(servers: Servers) -> Iterator[Callable[..., Server]]:
-    """Start servers of the test's own: `start_server(run_yaml, env=..., port=...)`.
-
-    `ready=False` does not wait until it answers.
-    """
-    with ExitStack() as stack:
-
-        def start(
-            run_yaml: dict[str, Any] | None = None,
-            *,
-            port: int | None = None,
-            ready: bool = True,
-            **fields: Any,  # noqa: ANN401 - those of Variation
-        ) -> Server:
-            variation = Variation(run_yaml or {}, **fields)
-            server = servers.start(variation, port, ready=ready)
-            stack.callback(server.kill)
-            return server
-
-        yield start

@@ -104,7 +104,7 @@ def test_a_person_gets_columns(server: Server, client: httpx.Client) -> None:
     response = client.post(CHAT, json=chat(), headers=bearer())
     ask(server.port, request(b"GET", "/v1/%1b%5b31m%0a"))
 
-    server.wait_log(r"  GET    /v1/\u001b[31m\n  ")
+    http.eventually(lambda: r"  GET    /v1/\u001b[31m\n  " in server.log)
     own = response.headers["x-request-id"]
     (line,) = [x for x in server.stderr.splitlines() if own in x and " ms " in x]
     facts = rf"200 +[\d.]+ ms  POST   {CHAT} +{MODEL}  127\.0\.0\.1:\d+  {own}"

@@ -222,11 +222,10 @@ def test_the_version_is_told(
     assert capfd.readouterr().out == f"lls-openai {own}, llama-stack {stack}\n"
 
 
-def test_starts_anywhere_and_asks_nobody(
-    start_server: Callable[..., Server], upstream: Upstream
-) -> None:
+def test_starts_anywhere_and_asks_nobody(servers: Servers, upstream: Upstream) -> None:
     """Without a home, in the root directory, and without a call; one line greets."""
-    server = start_server(checked=True, cwd=Path("/"), env={"HOME": "/dev/null/none"})
+    nowhere = {"HOME": "/dev/null/none"}
+    server = servers.start(Variation(checked=True, cwd=Path("/"), env=nowhere))
 
     listed = httpx.get(server.url + MODELS, trust_env=False).json()["data"]
 

@@ -1,6 +1,6 @@
 """What a model says to a request, and the four forms in which it is told.
 
-Chat Completions, Completions and Embeddings, Responses, and Messages.
+Chat Completions, Embeddings, Responses, and Messages.
 """
 
 import json
@@ -95,10 +95,10 @@ def new_id(prefix: str) -> str:
     return f"{prefix}{secrets.token_hex(12)}"
 
 
-def envelope(kind: str, model: str, prefix: str = "chatcmpl-") -> Json:
-    """What every answer and chunk of OpenAI's older forms begins with."""
-    now = int(time.time())
-    return {"id": new_id(prefix), "object": kind, "created": now, "model": model}
+def envelope(kind: str, model: str) -> Json:
+    """What every answer and chunk of Chat Completions begins with."""
+    own = {"id": new_id("chatcmpl-"), "created": int(time.time())}
+    return own | {"object": kind, "model": model}
 
 
 def chat_usage(said: Saying) -> Json:
@@ -146,27 +146,10 @@ def _chat_deltas(said: Saying) -> Iterator[Json]:
         yield {"tool_calls": [part]} if said.name else {"content": piece}
 
 
-def completion(body: Json) -> tuple[Json, list[bytes]]:
-    """An answer of Completions, and the events when it is streamed."""
-    said = Saying(body["model"], f"{body['model']} heard: {body.get('prompt')}")
-    start = envelope("text_completion", said.model, "cmpl-")
-
-    def choice(text: str, reason: str | None) -> Json:
-        fields = {"index": 0, "text": text, "logprobs": None, "finish_reason": reason}
-        return start | {"choices": [fields]}
-
-    chunks = [*(choice(piece, None) for piece in said.pieces), choice("", "stop")]
-    return choice(said.text, "stop"), [event(chunk) for chunk in chunks]
-
-
 def embeddings(body: Json) -> Json:
-    inputs = body["input"] if isinstance(body["input"], list) else [body["input"]]
-    data = [
-        {"object": "embedding", "index": number, "embedding": [number / 8] * 8}
-        for number in range(len(inputs))
-    ]
-    usage = {"prompt_tokens": len(inputs), "total_tokens": len(inputs)}
-    return {"object": "list", "data": data, "model": body["model"], "usage": usage}
+    one = {"object": "embedding", "index": 0, "embedding": [0.25, 0.5, 0.75]}
+    usage = {"prompt_tokens": 1, "total_tokens": 1}
+    return {"object": "list", "data": [one], "model": body["model"], "usage": usage}
 
 
 def response(body: Json, said: Saying) -> Json:

@@ -10,10 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import httpx
-
 from tests.support.http import eventually
-from tests.support.server import PROJECT, clean_environment
+from tests.support.server import PROJECT, answers, clean_environment
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # Under `make test`, the make of a test would take these for its own.
@@ -105,23 +103,15 @@ class Clone:
             process = self._start(script, variables, output.fileno())
             try:
                 with suppress(AssertionError):
-                    eventually(lambda: process.poll() is not None or _answers(url), 60)
+                    eventually(lambda: process.poll() is not None or answers(url), 60)
                 assert process.poll() is None, self.output()
-                assert _answers(url), self.output()
+                assert answers(url), self.output()
                 yield
             finally:
                 _end(process, signal.SIGINT)
 
     def output(self) -> str:
-        """What its running scripts have printed so far."""
         return (self.path.parent / "output").read_text()
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(url, verify=False, trust_env=False).is_success  # noqa: S501 - whether it is up, no more
-    except httpx.HTTPError:
-        return False
 
 
 def _end(process: "subprocess.Popen[str]", how: signal.Signals) -> None:

@@ -1,6 +1,5 @@
 """The real server in a process of its own, on run.yaml or a variation of it."""
 
-import http.client
 import json
 import os
 import random
@@ -28,6 +27,8 @@ from tests.support.wire import Json
 PROJECT = Path(__file__).parents[2]
 RUN_YAML = PROJECT / "run.yaml"
 
+# Where a provider leads that a variation adds.
+_OPENAI = "${env.OPENAI_UPSTREAM_URL}"
 # Llama Stack needs 3 to 4 s; a machine under load much longer.
 _BOOT_SECONDS = 60
 # Keys, proxies, trust, and what this project, Llama Stack, OpenTelemetry and Python
@@ -70,7 +71,6 @@ class Variation:
 
     @property
     def key(self) -> str:
-        """The same for the same variation."""
         return json.dumps(vars(self), sort_keys=True, default=str)
 
     def write(self, directory: Path) -> Path:
@@ -80,21 +80,14 @@ class Variation:
         config = _merged(yaml.safe_load(RUN_YAML.read_text()), self.run_yaml)
         entries = {e["provider_id"]: e for e in config["providers"]["inference"]}
         for name, settings in self.providers.items():
-            entry = entries.setdefault(name, _passthrough(name))
+            new: Json = {"provider_id": name, "config": {"base_url": _OPENAI}}
+            new |= {"provider_type": "remote::passthrough", "module": "lls_openai"}
+            entry = entries.setdefault(name, new)
             entry["config"] = _merged(entry["config"], settings)
         config["providers"]["inference"] = list(entries.values())
         path = directory / "run.yaml"
         path.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
         return path
-
-
-def _passthrough(name: str) -> Json:
-    return {
-        "provider_id": name,
-        "provider_type": "remote::passthrough",
-        "module": "lls_openai",
-        "config": {"base_url": "${env.OPENAI_UPSTREAM_URL}"},
-    }
 
 
 def _merged(old: Any, new: Any) -> Any:  # noqa: ANN401 - any YAML
@@ -106,6 +99,15 @@ def _merged(old: Any, new: Any) -> Any:  # noqa: ANN401 - any YAML
 
 class ServerError(Exception):
     """The server did not start; the message holds its output."""
+
+
+def answers(url: str) -> bool:
+    """Whether somebody serves there, whatever it answers."""
+    try:
+        answer = httpx.get(url, verify=False, trust_env=False)  # noqa: S501 - any will do
+    except httpx.HTTPError:
+        return False
+    return answer.status_code < 500
 
 
 class Server:
@@ -129,20 +131,10 @@ class Server:
         )
         for path in (self.home, self.work, self.temporary):
             path.mkdir()
-        self.run_yaml = variation.write(directory)
         is_tls = "tls_certfile" in variation.run_yaml.get("server", {})
         self.url = f"http{'s' * is_tls}://127.0.0.1:{self.port}"
         self._outputs = directory / "stdout", directory / "stderr"
         start = [str(Path(sys.executable).parent / "llama"), "stack", "run"]
-        if variation.checked:
-            start = [sys.executable, "-m", "lls_openai"]
-        self.command = [*start, str(self.run_yaml)]
-        self._process: subprocess.Popen[bytes] | None = None
-        self.pid = self._start(variation, env, preloaded)
-
-    def _start(
-        self, variation: Variation, env: Mapping[str, str], preloaded: Preloaded | None
-    ) -> int:
         own = {
             "HOME": str(self.home),
             "TMPDIR": str(self.temporary),
@@ -150,18 +142,26 @@ class Server:
             # So that the log is complete at any time.
             "PYTHONUNBUFFERED": "1",
         }
-        if not variation.checked:
+        if variation.checked:
+            start = [sys.executable, "-m", "lls_openai"]
+        else:
             # With a check of run.yaml it chooses for itself.
             own["LLAMA_STACK_LOG_FORMAT"] = "json"
+        self.command = [*start, str(variation.write(directory))]
         own = {**clean_environment(), **own, **env, **variation.env}
-        cwd = variation.cwd or self.work
+        self._process: subprocess.Popen[bytes] | None = None
+        self.pid = self._start(variation.cwd or self.work, own, preloaded)
+
+    def _start(
+        self, cwd: Path, env: dict[str, str], preloaded: Preloaded | None
+    ) -> int:
         with self._outputs[0].open("wb") as out, self._outputs[1].open("wb") as err:
             if preloaded:
-                return preloaded.start(self.command, cwd, own, self._outputs)
+                return preloaded.start(self.command, cwd, env, self._outputs)
             self._process = subprocess.Popen(
                 self.command,
                 cwd=cwd,
-                env=own,
+                env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
@@ -171,50 +171,25 @@ class Server:
             )
         return self._process.pid
 
-    @property
-    def process(self) -> subprocess.Popen[bytes]:
-        """The process of one that is not preloaded."""
-        assert self._process
-        return self._process
-
-    def is_running(self) -> bool:
-        """Whether it has not ended."""
+    def _is_running(self) -> bool:
         if self._process:
             return self._process.poll() is None
         return Path(f"/proc/{self.pid}").exists()
 
     def wait_ready(self) -> None:
-        """Wait until it answers."""
         deadline = time.monotonic() + _BOOT_SECONDS
-        while not self._answers():
-            if not self.is_running() or time.monotonic() > deadline:
+        while not answers(f"{self.url}/v1/health"):
+            if not self._is_running() or time.monotonic() > deadline:
                 self.kill()
                 raise ServerError(f"the server has not started:\n{self.log}")
             time.sleep(0.05)
 
-    def _answers(self) -> bool:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
-        if self.url.startswith("https"):
-            anyone = ssl._create_unverified_context()  # noqa: S323, SLF001
-            connection = http.client.HTTPSConnection(
-                "127.0.0.1", self.port, timeout=5, context=anyone
-            )
-        try:
-            connection.request("GET", "/v1/health")
-            return connection.getresponse().status < 500
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            connection.close()
-
     @property
     def stdout(self) -> str:
-        """What it has printed to standard output so far."""
         return self._outputs[0].read_text(errors="replace")
 
     @property
     def stderr(self) -> str:
-        """What it has printed to standard error so far."""
         return self._outputs[1].read_text(errors="replace")
 
     @property
@@ -232,32 +207,19 @@ class Server:
         """Wait until so many access lines have these fields, and give those."""
 
         def found() -> list[Json]:
-            wanted = fields.items()
-            lines = [line for line in self.access() if wanted <= line.items()]
+            lines = [line for line in self.access() if fields.items() <= line.items()]
             return lines if len(lines) >= count else []
 
         return eventually(found)
 
-    def wait_log(self, text: str, seconds: float = 10) -> None:
-        """Wait until it has printed a text."""
-        eventually(lambda: text in self.log, seconds)
-
-    def signal(self, number: signal.Signals) -> None:
-        """Send it a signal."""
-        self.process.send_signal(number)
-
     def wait(self, seconds: float = 15) -> int:
         """Wait until it has ended; its status."""
-        return self.process.wait(seconds)
-
-    def stop(self) -> int:
-        """Ask it to end, and wait; its status."""
-        self.process.terminate()
-        return self.wait()
+        assert self._process
+        return self._process.wait(seconds)
 
     def kill(self) -> None:
         """End it and its workers at once."""
-        if self.is_running():
+        if self._is_running():
             # It may be just ending.
             with suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
@@ -270,15 +232,12 @@ class Server:
         return int(status.partition(f"{field}:")[2].split()[0]) * 1024
 
     def forget_peak(self) -> None:
-        """Begin anew with the most memory that it has held."""
         Path(f"/proc/{self.pid}/clear_refs").write_text("5")
 
     def descriptors(self) -> int:
-        """How many descriptors it has open."""
         return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
 
     def children(self) -> list[int]:
-        """The processes that it has started."""
         tasks = Path(f"/proc/{self.pid}/task").glob("*/children")
         return [int(pid) for task in tasks for pid in task.read_text().split()]
 
@@ -329,7 +288,6 @@ class Servers:
         return self._booting[variation.key]
 
     def get(self, variation: Variation) -> Server:
-        """Wait for the server of a variation."""
         return self.boot(variation).result()
 
     def client(self, server: Server, verify: ssl.SSLContext) -> httpx.Client:
@@ -350,11 +308,8 @@ class Servers:
         self._pool.shutdown(wait=False, cancel_futures=True)
         for client in self._clients.values():
             client.close()
-        self._kill_all()
-        # What was just being started has been by now.
-        self._pool.shutdown()
-        self._kill_all()
-
-    def _kill_all(self) -> None:
-        for server in list(self._started):
-            server.kill()
+        # Twice: what was just being started has been by then.
+        for _ in range(2):
+            for server in list(self._started):
+                server.kill()
+            self._pool.shutdown()

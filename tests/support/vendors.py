@@ -142,13 +142,13 @@ def openai_error(message: str, code: str | None) -> Json:
 
 
 class OpenAI(Dialect):
-    """OpenAI: every form but Messages."""
+    """OpenAI: Chat Completions, Embeddings and Responses."""
 
     name = "openai"
     id_header = "x-request-id"
     models = (
         *("gpt-4o", "gpt-4o-mini", "gpt-4.1-nano", "gpt-5.6-luna"),
-        *("gpt-3.5-turbo-instruct", "text-embedding-3-small"),
+        "text-embedding-3-small",
     )
     errors: ClassVar = {
         "missing_key": (401, None),
@@ -169,15 +169,9 @@ class OpenAI(Dialect):
     @override
     def endpoints(self) -> dict[str, Endpoint]:
         return super().endpoints() | {
-            "/completions": self._complete,
             "/embeddings": self._embed,
             "/responses": self._respond,
         }
-
-    def _complete(self, request: Request) -> list[Step]:
-        body = self.read(request)
-        whole, events = answers.completion(body)
-        return self.reply(body, whole, [*events, DONE])
 
     def _embed(self, request: Request) -> list[Step]:
         body = self.read(request)
