@@ -49,12 +49,10 @@ def _port(text: str) -> int:
 
 def _try_to_listen(host: str, port: int) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            give_up(f"cannot listen on {host}:{port}: {TAKEN_PORT}")
+    try:
+        socket.create_server((host, port), family=family).close()
+    except OSError:
+        give_up(f"cannot listen on {host}:{port}: {TAKEN_PORT}")
 
 
 def _run(path: Path, port: int) -> None:

@@ -58,20 +58,13 @@ class RelayError(Exception):
         code: which of the contract's errors it is.
         message: what is wrong and what to do, for the caller to read.
         param: the field of the request at fault, if it is one.
-        headers: further headers of the answer.
     """
 
-    def __init__(
-        self,
-        code: str,
-        message: str,
-        param: str | None = None,
-        headers: AnswerHeaders | None = None,
-    ) -> None:
+    def __init__(self, code: str, message: str, param: str | None = None) -> None:
         super().__init__(message)
         self.code, self.message, self.param = code, message, param
         self.status = STATUS[code]
-        self.headers = headers or _HEADERS.get(code, [])
+        self.headers = _HEADERS.get(code, [])
 
     def body(self, *, anthropic: bool = False) -> bytes:
         """Give the error as JSON, in OpenAI's form or in Anthropic's."""

@@ -28,6 +28,10 @@ class Record:
     stream: bool = False
     success: bool = False
     tokens: int = 0
+    # The answer's; nginx's 499 is a caller that disconnected before there was one.
+    status: int = 499
+    # What the caller has got as `x-request-id`.
+    request_id: str = ""
     # Bytes of the body that count as in flight (`request.InFlight`).
     held: int = 0
 
@@ -46,7 +50,5 @@ class Record:
 
 def record_of(scope: MutableMapping[str, Any]) -> Record:
     """Give a request's record, making one where there is none yet."""
-    record: Record | None = scope.get(_NAME)
-    if record is None:
-        record = scope[_NAME] = Record()
+    record: Record = scope.get(_NAME) or scope.setdefault(_NAME, Record())
     return record

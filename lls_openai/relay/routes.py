@@ -77,9 +77,9 @@ def _serves(route: BaseRoute, scope: Scope, method: str) -> bool:
 def _wrong_method(path: str, methods: set[str]) -> RelayError:
     """Make the error that names the right ones (RFC 9110, section 15.5.6)."""
     allowed = ", ".join(sorted(methods))
-    headers = [(b"allow", allowed.encode())]
-    message = f"{path} takes {allowed}"
-    return RelayError("method_not_allowed", message, headers=headers)
+    error = RelayError("method_not_allowed", f"{path} takes {allowed}")
+    error.headers = [(b"allow", allowed.encode())]
+    return error
 
 
 def unknown_route(path: str) -> RelayError:

@@ -147,8 +147,7 @@ class Connection(HttpToolsProtocol):
             b"HTTP/1.1 %b\r\nconnection: close\r\ncontent-type: application/json\r\n"
             b"x-request-id: %b\r\ncontent-length: %d\r\n\r\n"
         )
-        request_id = new_request_id().encode()
-        self.transport.write(head % (line, request_id, len(body)) + body)
+        self.transport.write(head % (line, new_request_id(), len(body)) + body)
         if self.transport.can_write_eof():
             self.transport.write_eof()
         else:

@@ -6,28 +6,23 @@ request with its line in the log and its measurements.
 
 import asyncio
 import uuid
-from collections.abc import Callable
 from contextlib import suppress
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lls_openai.relay.record import Record, record_of
+from lls_openai.relay.record import record_of
 from lls_openai.server.caller import Caller
+from lls_openai.server.logs import AccessLog
+from lls_openai.server.metrics import measure
 
 # How much of a refused body is discarded, in bytes: a client that sends it all before
 # it looks would see a reset and not the answer.
 LINGER_BYTES = 512 * 1024 * 1024
 
-# nginx's status for a request whose caller disconnected before it was answered.
-CALLER_GONE = 499
 
-# Called at the end of a request: its scope, the answer's status and id, the record.
-type Ended = Callable[[Scope, int, str, Record], None]
-
-
-def new_request_id() -> str:
+def new_request_id() -> bytes:
     """Make an id for an answer that has none of the vendor's."""
-    return f"req_{uuid.uuid4().hex}"
+    return b"req_%b" % uuid.uuid4().hex.encode()
 
 
 class Front:
@@ -35,13 +30,12 @@ class Front:
 
     Args:
         app: Llama Stack's, with its middlewares.
-        ended: told of each request that has ended.
         linger: for how long a refused body is discarded, in seconds.
     """
 
-    def __init__(self, app: ASGIApp, ended: Ended, linger: float) -> None:
+    def __init__(self, app: ASGIApp, linger: float) -> None:
         self._app = app
-        self._ended = ended
+        self._log = AccessLog()
         self._linger = linger
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -63,7 +57,8 @@ class Front:
         finally:
             # It knows the scope: such a circle waits for the collector.
             scope.pop("lls_openai.caller")
-            self._ended(scope, exchange.status, exchange.request_id, record)
+            self._log(scope, record)
+            measure(record)
 
 
 def _readable(value: bytes) -> bytes:
@@ -85,12 +80,11 @@ class _Exchange:
         self._receive = receive
         self._send = send
         self.caller = scope["lls_openai.caller"]
-        self.status = CALLER_GONE
-        self.request_id = ""
+        self._record = record_of(scope)
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self.status = message["status"]
+            self._record.status = message["status"]
             message = self._with_id(message)
         elif self.caller.is_sending and not message.get("more_body", False):
             await self._send({**message, "more_body": True})
@@ -102,10 +96,10 @@ class _Exchange:
         """Use the vendor's id where there is one; Anthropic's has another name."""
         there = dict(start["headers"])
         own = there.get(b"x-request-id") or there.get(b"request-id")
-        self.request_id = own.decode("latin-1") if own else new_request_id()
+        own = own or new_request_id()
+        self._record.request_id = own.decode("latin-1")
         if b"x-request-id" in there:
             return start
-        own = self.request_id.encode("latin-1")
         return {**start, "headers": [*start["headers"], (b"x-request-id", own)]}
 
     async def _discard(self) -> None:

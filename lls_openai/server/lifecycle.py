@@ -16,14 +16,10 @@ from types import FrameType
 
 import uvicorn
 from llama_stack.core.datatypes import StackConfig
-from starlette.types import Scope
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from lls_openai.relay.record import Record
 from lls_openai.server.connection import accept_with_bounds
 from lls_openai.server.front import Front
-from lls_openai.server.logs import AccessLog
-from lls_openai.server.metrics import measure
 from lls_openai.settings import ProviderConfig, give_up
 
 logger = logging.getLogger("lls_openai")
@@ -97,13 +93,7 @@ def _set_up(server: uvicorn.Server, settings: list[ProviderConfig]) -> None:
         "FORWARDED_ALLOW_IPS"
     ):
         app = app.app
-    log = AccessLog()
-
-    def ended(scope: Scope, status: int, request_id: str, record: Record) -> None:
-        log(scope, status, request_id, record)
-        measure(record)
-
-    config.loaded_app = Front(app, ended, caller_timeout)
+    config.loaded_app = Front(app, caller_timeout)
 
 
 class _Stop:

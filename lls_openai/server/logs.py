@@ -64,15 +64,11 @@ class AccessLog:
     def __init__(self) -> None:
         self._write = _json if os.environ.get(_FORMAT) == "json" else _text
 
-    def __call__(
-        self, scope: Scope, status: int, request_id: str, record: Record
-    ) -> None:
+    def __call__(self, scope: Scope, record: Record) -> None:
         """Write the line, without the query, in which a key may stand.
 
         Args:
             scope: the request's.
-            status: the answer's.
-            request_id: the id that the caller has got.
             record: what was noted of the call.
         """
         host, port = scope["client"] or ("-", 0)
@@ -84,13 +80,13 @@ class AccessLog:
             "client": f"{host}:{port}",
             "method": scope["method"],
             "path": scope["path"],
-            "status": status,
+            "status": record.status,
             "ms": _since(record.started, time.perf_counter()),
             "model": record.model,
             "provider": record.provider,
             "first_byte_ms": record.first and _since(record.started, record.first),
             "code": record.code,
-            "request_id": request_id,
+            "request_id": record.request_id,
         }
         os.write(_STANDARD_ERROR, self._write(line))
 
