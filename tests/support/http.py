@@ -42,7 +42,6 @@ def provider_data(key: str = KEYS["openai"], **more: object) -> dict[str, str]:
 
 
 def chat(model: str = MODEL, **fields: object) -> Json:
-    """The body of a chat completion."""
     return {"model": model, "messages": [HELLO]} | fields
 
 
@@ -57,33 +56,7 @@ def messages(model: str = CLAUDE, **fields: object) -> Json:
 
 
 def encoded(body: object) -> bytes:
-    """A body as compact JSON."""
     return json.dumps(body, separators=(",", ":")).encode()
-
-
-@dataclass(frozen=True)
-class SSE:
-    """A server-sent event: its name, None if it has none, and its data."""
-
-    name: str | None
-    data: str
-
-    @property
-    def json(self) -> Any:  # noqa: ANN401 - JSON has every type
-        """The data, parsed."""
-        return json.loads(self.data)
-
-
-def sse(stream: bytes) -> list[SSE]:
-    """The events of a stream that is there whole; comments are left out."""
-    events = []
-    for block in stream.decode().replace("\r\n", "\n").split("\n\n"):
-        lines = [line.partition(":") for line in block.split("\n")]
-        fields = [(name, value.removeprefix(" ")) for name, _, value in lines]
-        data = [value for name, value in fields if name == "data"]
-        if data:
-            events.append(SSE(dict(fields).get("event"), "\n".join(data)))
-    return events
 
 
 def eventually[T](condition: Callable[[], T], seconds: float = 10) -> T:
@@ -105,12 +78,10 @@ class Answer:
 
     @property
     def json(self) -> Any:  # noqa: ANN401 - JSON has every type
-        """The body, parsed."""
         return json.loads(self.body)
 
     @property
     def error_code(self) -> tuple[int, str]:
-        """The status and the error's code."""
         return self.status, self.json["error"]["code"]
 
 
@@ -127,16 +98,14 @@ def request(
     *lines: bytes,
     body: bytes | None = None,
     own: tuple[bytes, ...] = OWN,
-    close: bool = False,
 ) -> bytes:
     """The bytes of a request with Host, type, a bearer and the length of its body.
 
     `lines` are further header lines; `own` replaces Host, the type and the bearer.
     """
     length = [] if body is None else [b"Content-Length: %d" % len(body)]
-    ending = [b"Connection: close"] if close else []
     start = b"%b %b HTTP/1.1" % (method, path.encode())
-    head = b"\r\n".join([start, *own, *lines, *length, *ending])
+    head = b"\r\n".join([start, *own, *lines, *length])
     return head + b"\r\n\r\n" + (body or b"")
 
 
@@ -154,11 +123,9 @@ class Raw:
         self._received = b""
 
     def __enter__(self) -> Self:
-        """Use the connection."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close it."""
         self._socket.close()
 
     def send(self, *segments: bytes) -> None:
@@ -166,10 +133,6 @@ class Raw:
         with suppress(ConnectionError):
             for segment in segments:
                 self._socket.sendall(segment)
-
-    def shutdown(self) -> None:
-        """Say that nothing more is sent, and go on reading."""
-        self._socket.shutdown(socket.SHUT_WR)
 
     def reset(self) -> None:
         """Leave with a TCP reset."""

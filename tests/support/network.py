@@ -3,8 +3,7 @@
 import asyncio
 import socket
 import ssl
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -22,42 +21,41 @@ class Network:
 
     def __init__(self, directory: Path, upstream: Upstream, stack: ExitStack) -> None:
         """Listen everywhere, in the upstream's loop, until the stack is closed."""
+        run = upstream.openai.run
         self.authority = trustme.CA()
         self.trusting = ssl.create_default_context()
         self.authority.configure_trust(self.trusting)
         self.proxy = Proxy()
         self.env = upstream.environment | self._tls(upstream) | self._files(directory)
-        proxy = upstream.run(self.proxy.listen())
-        stack.callback(lambda: upstream.run(self.proxy.close()))
-        refused, deaf = (stack.enter_context(p()) for p in (refusing_port, deaf_port))
+        proxy = run(self.proxy.listen())
+        stack.callback(lambda: run(self.proxy.close()))
         self.env |= {
             "PROXY_URL": f"http://{_HOST}:{proxy}",
             "PROXY_PORT": str(proxy),
-            "REFUSED_URL": f"http://{_HOST}:{refused}",
-            "DEAF_URL": f"http://{_HOST}:{deaf}",
+            "REFUSED_URL": f"http://{_HOST}:{_refusing_port(stack)}",
+            "DEAF_URL": f"http://{_HOST}:{_deaf_port(stack)}",
             "NAMELESS_URL": _NAMELESS,
             "COLLECTOR_URL": upstream.collector.url,
             "GATEKEEPER_URL": upstream.gatekeeper.url,
         }
 
-    def context(self, host: str = _HOST) -> ssl.SSLContext:
-        """How a server with a certificate for this host serves."""
+    def _context(self, host: str = _HOST) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.authority.issue_cert(host).configure_cert(context)
         return context
 
     def _tls(self, upstream: Upstream) -> dict[str, str]:
         contexts = {
-            "TLS_URL": self.context(),
-            "MUTUAL_TLS_URL": self.context(),
-            "OLD_TLS_URL": self.context(),
-            "OTHER_NAME_URL": self.context("elsewhere.test"),
+            "TLS_URL": self._context(),
+            "MUTUAL_TLS_URL": self._context(),
+            "OLD_TLS_URL": self._context(),
+            "OTHER_NAME_URL": self._context("elsewhere.test"),
         }
         contexts["MUTUAL_TLS_URL"].verify_mode = ssl.CERT_REQUIRED
         self.authority.configure_trust(contexts["MUTUAL_TLS_URL"])
         contexts["OLD_TLS_URL"].maximum_version = ssl.TLSVersion.TLSv1_2
         ports = {
-            name: upstream.run(upstream.openai.listen(tls=context))
+            name: upstream.openai.run(upstream.openai.listen(tls=context))
             for name, context in contexts.items()
         }
         return {name: f"https://{_HOST}:{port}" for name, port in ports.items()}
@@ -79,7 +77,6 @@ class Proxy:
     """A proxy that forwards requests, and tunnels what asks for CONNECT."""
 
     def __init__(self) -> None:
-        """Make a proxy that does not listen yet."""
         self.heads: list[str] = []
         self._serving: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server
@@ -90,8 +87,7 @@ class Proxy:
         return [" ".join(head.split(" ")[:2]) for head in self.heads]
 
     async def listen(self) -> int:
-        """Listen on a port of the loopback interface."""
-        self._server = await asyncio.start_server(self._begin, _HOST, 0)
+        self._server = await asyncio.start_server(self._serve, _HOST, 0)
         port: int = self._server.sockets[0].getsockname()[1]
         return port
 
@@ -102,16 +98,12 @@ class Proxy:
             task.cancel()
         await asyncio.gather(*self._serving, return_exceptions=True)
 
-    def _begin(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        task = asyncio.ensure_future(self._serve(reader, writer))
-        self._serving.add(task)
-        task.add_done_callback(self._serving.discard)
-
     async def _serve(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
+        if task := asyncio.current_task():
+            self._serving.add(task)
+            task.add_done_callback(self._serving.discard)
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         self.heads.append(head)
         method, target, rest = head.split(" ", 2)
@@ -139,23 +131,25 @@ async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> Non
             await sink.wait_closed()
 
 
-@contextmanager
-def refusing_port() -> Iterator[int]:
-    """A port that refuses every connection: it is taken, and nobody listens."""
-    with socket.socket() as taken:
-        taken.bind((_HOST, 0))
-        yield taken.getsockname()[1]
+def _bound(stack: ExitStack) -> socket.socket:
+    bound = stack.enter_context(socket.socket())
+    bound.bind((_HOST, 0))
+    return bound
 
 
-@contextmanager
-def deaf_port() -> Iterator[int]:
+def _refusing_port(stack: ExitStack) -> int:
+    """A port that is taken, and nobody listens."""
+    port: int = _bound(stack).getsockname()[1]
+    return port
+
+
+def _deaf_port(stack: ExitStack) -> int:
     """A port that answers no connection: the queue of those that wait is full."""
-    with ExitStack() as opened:
-        deaf = opened.enter_context(socket.socket())
-        deaf.bind((_HOST, 0))
-        deaf.listen(0)
-        for _ in range(3):
-            waiting = opened.enter_context(socket.socket())
-            waiting.setblocking(False)  # noqa: FBT003 - there is no other way to say it
-            waiting.connect_ex(deaf.getsockname())
-        yield deaf.getsockname()[1]
+    deaf = _bound(stack)
+    deaf.listen(0)
+    for _ in range(3):
+        waiting = stack.enter_context(socket.socket())
+        waiting.setblocking(False)  # noqa: FBT003 - there is no other way to say it
+        waiting.connect_ex(deaf.getsockname())
+    port: int = deaf.getsockname()[1]
+    return port

@@ -4,9 +4,10 @@ import asyncio
 import json
 import ssl
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from tests.support.vendors import Anthropic, Gemini, OpenAI
 from tests.support.wire import Connection, Request, Step, answer
@@ -32,16 +33,18 @@ class _Script:
 class Vendor:
     """A listening port that answers as its vendor does, or as a test scripts it."""
 
-    def __init__(self, answer: Callable[[Request], Iterable[Step]]) -> None:
-        """Make a vendor with the answers of its dialect; it does not listen yet."""
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        answer: Callable[[Request], Iterable[Step]],
+    ) -> None:
+        self._loop = loop
         self._answer = answer
         self._base_path: str = getattr(answer, "base_path", "")
         self._changed = threading.Condition()
-        self._accepted = 0
         self._serving: dict[Connection, asyncio.Task[None]] = {}
         self._answering: set[Connection] = set()
         self._servers: list[asyncio.Server] = []
-        self._loop: asyncio.AbstractEventLoop
         self.port = 0
         self._forget()
 
@@ -53,10 +56,10 @@ class Vendor:
         self._scripts: list[_Script] = []
 
     async def listen(self, tls: ssl.SSLContext | None = None) -> int:
-        """Listen on one more port, in the running loop; `port` is the first of them."""
-        self._loop = asyncio.get_running_loop()
+        """Listen on one more port; `port` is the first of them."""
+        accept = partial(Connection, self._connected, self._peer_left)
         server = await self._loop.create_server(
-            self._accept, "127.0.0.1", 0, backlog=_BACKLOG, ssl=tls
+            accept, "127.0.0.1", 0, backlog=_BACKLOG, ssl=tls
         )
         self._servers.append(server)
         bound: int = server.sockets[0].getsockname()[1]
@@ -78,7 +81,6 @@ class Vendor:
 
     @property
     def open_connections(self) -> int:
-        """How many connections are open now, idle ones included."""
         return len(self._serving)
 
     @property
@@ -102,26 +104,27 @@ class Vendor:
             came = self._changed.wait_for(condition, seconds)
         assert came, f"the mock has not seen it within {seconds} s"
 
-    def wait_requests(self, count: int = 1, seconds: float = 10) -> list[Request]:
+    def wait_requests(self, number: int = 1, seconds: float = 10) -> list[Request]:
         """Wait until so many requests have arrived whole."""
         self.wait_until(
-            lambda: sum(request.complete for request in self.requests) >= count, seconds
+            lambda: sum(each.complete for each in self.requests) >= number, seconds
         )
         return self.requests
+
+    def run[T](self, job: Coroutine[object, object, T]) -> T:
+        """Run something in the mock's loop, from another thread."""
+        return asyncio.run_coroutine_threadsafe(job, self._loop).result(timeout=10)
 
     def reset(self) -> None:
         """Forget requests and scripts, and break off what is being answered.
 
         Idle connections stay open, as the server's pool expects them to.
         """
-        self._in_loop(self._reset())
+        self.run(self._reset())
 
     def drop_connections(self) -> None:
         """Close every connection, the idle ones too, as vendors do."""
-        self._in_loop(self._drop(self._serving))
-
-    def _in_loop(self, job: Coroutine[object, object, None]) -> None:
-        asyncio.run_coroutine_threadsafe(job, self._loop).result(timeout=10)
+        self.run(self._drop(self._serving))
 
     async def _reset(self) -> None:
         await self._drop(self._answering)
@@ -132,10 +135,6 @@ class Vendor:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _accept(self) -> Connection:
-        self._accepted += 1
-        return Connection(self._accepted, self._connected, self._peer_left)
 
     def _connected(self, connection: Connection) -> None:
         self.connections += 1
@@ -198,28 +197,18 @@ def _gatekeeper(request: Request) -> list[Step]:
 class Upstream:
     """The vendors, a collector of OpenTelemetry, and a service that checks tokens."""
 
-    def __init__(self) -> None:
-        """Make them; they do not listen yet."""
-        self.openai = Vendor(OpenAI())
-        self.gemini = Vendor(Gemini())
-        self.anthropic = Vendor(Anthropic())
-        self.collector = Vendor(lambda _: [answer()])
-        self.gatekeeper = Vendor(_gatekeeper)
-        self._loop: asyncio.AbstractEventLoop
-
-    def run[T](self, job: Coroutine[object, object, T]) -> T:
-        """Run something in the mock's loop, from another thread."""
-        return asyncio.run_coroutine_threadsafe(job, self._loop).result(timeout=10)
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.openai = Vendor(loop, OpenAI())
+        self.gemini = Vendor(loop, Gemini())
+        self.anthropic = Vendor(loop, Anthropic())
+        self.vendors = self.openai, self.gemini, self.anthropic
+        self.collector = Vendor(loop, lambda _: [answer()])
+        self.gatekeeper = Vendor(loop, _gatekeeper)
+        self.all = *self.vendors, self.collector, self.gatekeeper
 
     def reset(self) -> None:
-        """Reset the three vendors."""
         for vendor in self.vendors:
             vendor.reset()
-
-    @property
-    def vendors(self) -> tuple[Vendor, ...]:
-        """All three, to do the same to each."""
-        return self.openai, self.gemini, self.anthropic
 
     @property
     def environment(self) -> dict[str, str]:
@@ -230,16 +219,6 @@ class Upstream:
             "ANTHROPIC_UPSTREAM_URL": self.anthropic.url,
         }
 
-    @asynccontextmanager
-    async def listening(self) -> AsyncIterator[None]:
-        """Listen in the running loop while the context lasts."""
-        self._loop = asyncio.get_running_loop()
-        async with AsyncExitStack() as stack:
-            for vendor in (*self.vendors, self.collector, self.gatekeeper):
-                await vendor.listen()
-                stack.push_async_callback(vendor.stop)
-            yield
-
 
 @contextmanager
 def in_background() -> Iterator[Upstream]:
@@ -248,13 +227,13 @@ def in_background() -> Iterator[Upstream]:
         loop = runner.get_loop()
         thread = threading.Thread(target=loop.run_forever, name="mock", daemon=True)
         thread.start()
-        upstream = Upstream()
-        listening = upstream.listening()
-        run = asyncio.run_coroutine_threadsafe
-        run(listening.__aenter__(), loop).result(10)
+        upstream = Upstream(loop)
+        for vendor in upstream.all:
+            vendor.run(vendor.listen())
         try:
             yield upstream
         finally:
-            run(listening.__aexit__(None, None, None), loop).result(10)
+            for vendor in upstream.all:
+                vendor.run(vendor.stop())
             loop.call_soon_threadsafe(loop.stop)
             thread.join()

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from http import HTTPStatus
+from http.client import responses as PHRASES  # noqa: N812 - a constant, there too
 from typing import Any
 
 import h11
@@ -23,20 +23,16 @@ EVENTS = {"content-type": "text/event-stream"}
 DONE = b"data: [DONE]\n\n"
 LAST_CHUNK = b"0\r\n\r\n"
 
-# Large enough for the heads that tests of oversized headers send.
-_HEAD_LIMIT = 4 * 1024 * 1024
-
 
 class Gate:
     """Where a scripted answer waits until the test opens it."""
 
     def __init__(self) -> None:
-        """Make a closed gate; once open it stays open."""
         self._opened: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._reached = threading.Event()
 
     def open(self) -> None:
-        """Let every answer pass; from any thread, any number of times."""
+        """Let every answer pass, now and later; from any thread, again and again."""
         if not self._opened.done():
             self._opened.set_result(None)
 
@@ -45,7 +41,6 @@ class Gate:
         assert self._reached.wait(seconds), "no answer has reached the gate"
 
     async def wait(self) -> None:
-        """Wait in the mock's loop."""
         self._reached.set()
         # Shielded: a cancelled answer must not cancel the gate for the others.
         await asyncio.shield(asyncio.wrap_future(self._opened))
@@ -70,7 +65,6 @@ class Request:
     method: str
     target: str
     headers: list[tuple[bytes, bytes]] = field(repr=False)
-    connection: int
     body: bytes = field(default=b"", repr=False)
     complete: bool = False
     written: int = 0
@@ -80,12 +74,10 @@ class Request:
 
     @property
     def path(self) -> str:
-        """The target without its query."""
         return self.target.partition("?")[0]
 
     @property
     def json(self) -> Any:  # noqa: ANN401 - JSON has every type
-        """The body, parsed."""
         return json.loads(self.body)
 
     @property
@@ -109,14 +101,12 @@ class Connection(asyncio.StreamReaderProtocol):
 
     def __init__(
         self,
-        number: int,
         connected: Callable[["Connection"], None],
         peer_left: Callable[["Connection"], None],
     ) -> None:
         """Make a connection for `loop.create_server`; both are called in the loop."""
         self._reader = asyncio.StreamReader()
         super().__init__(self._reader, self._begin)
-        self.number = number
         self.request: Request | None = None
         self._connected = connected
         self._peer_left = peer_left
@@ -130,27 +120,25 @@ class Connection(asyncio.StreamReaderProtocol):
         self._connected(self)
 
     def eof_received(self) -> bool:
-        """Note that the peer sends no more (`asyncio.Protocol`)."""
         self._note_leaving()
         return bool(super().eof_received())
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Note that the connection is gone (`asyncio.Protocol`)."""
         super().connection_lost(exc)
         self._note_leaving()
 
     def _note_leaving(self) -> None:
-        request, was_open = self.request, not self.closed
-        self.closed = True
-        if request and was_open and not request.answered.is_set():
+        request = self.request
+        if request and not self.closed and not request.answered.is_set():
             request.disconnected_at = time.monotonic()
             request.disconnected.set()
+        self.closed = True
         self._peer_left(self)
 
     async def read_head(self) -> Request | None:
         """Read a request up to its body; None when the peer closes instead."""
         # A parser for each request: scripted answers go past its state machine.
-        self._parser = h11.Connection(h11.SERVER, max_incomplete_event_size=_HEAD_LIMIT)
+        self._parser = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 22)
         if self._left_over:
             self._parser.receive_data(self._left_over)
         head = await self._next_event()
@@ -160,7 +148,6 @@ class Connection(asyncio.StreamReaderProtocol):
             head.method.decode(),
             head.target.decode(),
             [(bytes(n), bytes(v)) for n, v in head.headers.raw_items()],
-            self.number,
         )
         return self.request
 
@@ -206,14 +193,13 @@ class Connection(asyncio.StreamReaderProtocol):
         if not reset:
             self._writer.close()
             return
-        raw = self._writer.get_extra_info("socket")
-        if raw is not None and not self._writer.is_closing():
+        if not self._writer.is_closing():
             linger_no_time = struct.pack("ii", 1, 0)
+            raw = self._writer.get_extra_info("socket")
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger_no_time)
         self._writer.transport.abort()
 
     async def play(self, steps: Iterable[Step], request: Request, pause: float) -> None:
-        """Answer with the steps of a script."""
         for number, step in enumerate(steps):
             match step:
                 case bytes():
@@ -234,12 +220,14 @@ class Connection(asyncio.StreamReaderProtocol):
         request.answered.set()
 
 
+def _pairs(headers: Headers) -> Iterable[tuple[str, str]]:
+    return headers.items() if isinstance(headers, Mapping) else headers
+
+
 def head(status: int = 200, headers: Headers = JSON) -> bytes:
     """The bytes of a status line and headers, with no framing added."""
-    pairs = headers.items() if isinstance(headers, Mapping) else headers
-    known = {known.value: known.phrase for known in HTTPStatus}
-    lines = [f"HTTP/1.1 {status} {known.get(status, 'Unknown')}"]
-    lines += [f"{name}: {value}" for name, value in pairs]
+    lines = [f"HTTP/1.1 {status} {PHRASES.get(status, 'Unknown')}"]
+    lines += [f"{name}: {value}" for name, value in _pairs(headers)]
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
@@ -247,12 +235,11 @@ def answer(
     body: bytes = b'{"ok":true}', status: int = 200, headers: Headers = JSON
 ) -> bytes:
     """The bytes of a whole answer with its content-length."""
-    pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
-    return head(status, [*pairs, ("content-length", str(len(body)))]) + body
+    length = ("content-length", str(len(body)))
+    return head(status, [*_pairs(headers), length]) + body
 
 
 def chunk(data: bytes) -> bytes:
-    """The bytes of one HTTP chunk."""
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
@@ -260,10 +247,8 @@ def stream(
     *pieces: bytes | Gate, headers: Headers = EVENTS, end: bytes | Action = LAST_CHUNK
 ) -> list[Step]:
     """The steps of a chunked answer, with one chunk for each piece."""
-    pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
-    steps: list[Step] = [head(200, [*pairs, ("transfer-encoding", "chunked")])]
-    steps += [chunk(p) if isinstance(p, bytes) else p for p in pieces]
-    return [*steps, end]
+    start = head(200, [*_pairs(headers), ("transfer-encoding", "chunked")])
+    return [start, *(chunk(p) if isinstance(p, bytes) else p for p in pieces), end]
 
 
 def event(data: object, name: str | None = None) -> bytes:
