@@ -3,7 +3,6 @@
 import socket
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from contextlib import suppress
 from itertools import repeat
 
@@ -11,14 +10,16 @@ import pytest
 
 from tests.support.http import (
     CHAT,
+    HEALTH,
+    MEBIBYTE,
     MODELS,
+    NO_JSON,
     OWN,
     Raw,
     ask,
     bearer,
     chat,
     encoded,
-    eventually,
     request,
 )
 from tests.support.server import Server
@@ -28,24 +29,13 @@ from tests.support.wire import DONE, LAST_CHUNK, Gate, chunk, event, stream
 BODY = encoded(chat())
 STREAM = request(body=encoded(chat(stream=True)))
 NEXT = request(body=encoded(chat(user="next")))
-HEALTH = request(b"GET", "/v1/health")
 CHUNKED = b"Transfer-Encoding: chunked"
-NO_JSON = (b"Host: localhost", b"Content-Type: text/plain")
 FIRST = event({"n": 1})
-MEBIBYTE = 1024 * 1024
 LIMIT = 64 * MEBIBYTE
 
 
 def post(*lines: bytes, body: bytes = BODY) -> bytes:
-    """A call with a body and these header lines."""
     return request(b"POST", CHAT, *lines, body=body)
-
-
-def growth(server: Server) -> Callable[[], int]:
-    """Give what says by how much the server has grown at most since now."""
-    server.forget_peak()
-    before = server.memory()
-    return lambda: server.memory("VmHWM") - before
 
 
 OFFERS = {
@@ -93,7 +83,6 @@ DOUBTFUL = {
 def test_what_is_no_clear_request_is_refused(
     server: Server, upstream: Upstream, sent: bytes
 ) -> None:
-    """In the contract's form; nothing behind it on the connection is run."""
     with Raw(server.port) as raw:
         raw.send(sent, NEXT)
         assert raw.answer().error_code == (400, "invalid_http_request")
@@ -104,7 +93,7 @@ def test_what_is_no_clear_request_is_refused(
 
 def test_a_head_without_an_end_is_refused(server: Server) -> None:
     """Nor does it hold up others; who sends it all before it looks reads the 431."""
-    grown = growth(server)
+    grown = server.growth()
     with socket.create_connection(("127.0.0.1", server.port), 10) as caller:
         caller.sendall(b"GET / HTTP/1.1\r\nX-A: ")
         for part in repeat(b"a" * 100_000, 1000):
@@ -138,7 +127,7 @@ def test_more_pipelined_requests_than_the_bound_end_the_connection(
     server: Server,
 ) -> None:
     """A hundred thousand without waiting for an answer would pile up in memory."""
-    grown = growth(server)
+    grown = server.growth()
     with Raw(server.port) as raw:
         raw.send(*repeat(HEALTH * 1000, 100))
         answered = raw.rest().count(b"HTTP/1.1 200 OK")
@@ -151,7 +140,6 @@ def test_more_pipelined_requests_than_the_bound_end_the_connection(
 def test_nothing_is_written_into_a_running_answer(
     server: Server, upstream: Upstream, more: bytes
 ) -> None:
-    """It ends whole, and then the connection."""
     gate = Gate()
     upstream.openai.script(*stream(FIRST, gate, DONE))
     with Raw(server.port) as raw:
@@ -169,7 +157,7 @@ def test_nothing_is_written_into_a_running_answer(
 )
 def test_what_is_refused_is_not_read_for_ever(server: Server, refused: bytes) -> None:
     """After half a gigabyte the connection ends, of which nothing was held."""
-    grown, sent = growth(server), 0
+    grown, sent = server.growth(), 0
     address = ("127.0.0.1", server.port)
     with socket.create_connection(address, 10) as caller, suppress(ConnectionError):
         caller.sendall(refused)
@@ -185,8 +173,7 @@ def test_what_is_refused_is_not_read_for_ever(server: Server, refused: bytes) ->
 def test_a_client_that_sends_all_before_it_looks_reads_its_413(
     server: Server, *, is_announced: bool
 ) -> None:
-    """And no more of it than the limit was held."""
-    grown = growth(server)
+    grown = server.growth()
     headers = bearer() | {"Content-Type": "application/json"}
     if is_announced:
         headers["Content-Length"] = str(200 * MEBIBYTE)
@@ -216,18 +203,6 @@ def test_a_body_is_taken_up_to_the_limit(
 
     assert [each.status for each in answers] == [status] * 2
     assert len(upstream.openai.requests) == (0 if status == 413 else 2)
-
-
-def test_a_body_that_breaks_off_is_not_relayed(server: Server) -> None:
-    """Not even where so much of it is there that it looks whole."""
-    length = b"Content-Length: %d" % (len(BODY) + 1)
-    before = len(server.access())
-
-    with Raw(server.port) as raw:
-        raw.send(request(b"POST", CHAT, length) + BODY)
-
-    (line,) = eventually(lambda: server.access()[before:])
-    assert (line["status"], line.get("model")) == (499, None)
 
 
 LENGTH, TYPE = "request_too_large", "unsupported_media_type"

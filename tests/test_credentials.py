@@ -4,16 +4,18 @@ import pytest
 
 from tests.support import http
 from tests.support.http import CHAT, MESSAGES, ROUTES, Answer, ask, encoded, request
-from tests.support.server import Server
+from tests.support.server import WITH_AUTH, Server
 from tests.support.upstream import Upstream
 from tests.support.wire import chunk
 
 FORWARDING = {"forward_headers": {"vendor_key": "X-Vendor-Key"}}
+# What is forwarded and the key take the place of the first two, the last the caller's.
+HEADERS = {"X-Vendor-Key": "no", "Authorization": "no", "OpenAI-Project": "ours"}
 pytestmark = pytest.mark.providers(
     {
         "keyed": {"api_key": "sk-op"},
         "forwards": FORWARDING,
-        "keyed-forwards": {"api_key": "sk-op"} | FORWARDING,
+        "all": {"api_key": "sk-op", "network": {"headers": HEADERS}} | FORWARDING,
         "beta-path": {"base_url": "${env.OPENAI_UPSTREAM_URL}/v1beta/x/"},
         "other-path": {"base_url": "${env.OPENAI_UPSTREAM_URL}/x"},
     }
@@ -30,15 +32,14 @@ OWN = http.OWN[:2]
 
 
 def call(server: Server, lines: str, path: str = CHAT, name: str = "openai") -> Answer:
-    """Call a model of a provider with these header lines."""
+    """Call a model of a provider with header lines that stand between bars."""
     body = encoded({"model": f"{name}/m-1"})
     further = lines.encode("latin-1").split(b" | ") if lines else []
     return ask(server.port, request(b"POST", path, *further, body=body, own=OWN))
 
 
 def sent_keys(upstream: Upstream) -> dict[str, str]:
-    """What carries a key in the one request that has arrived."""
-    names = ("authorization", "x-api-key", "x-vendor-key")
+    names = ("authorization", "x-api-key", "x-vendor-key", "openai-project")
     found = ((name, upstream.openai.request.header(name)) for name in names)
     return {name: value for name, value in found if value}
 
@@ -112,16 +113,15 @@ def test_without_one_key_nothing_is_sent(
     assert upstream.openai.requests == []
 
 
+PINNED = {
+    "openai": ("", "/v1/"),
+    "beta-path": ("/", "/v1beta/x"),
+    "other-path": ("/x", "/x/v1"),
+}
+
+
 @pytest.mark.parametrize(
-    ("name", "path"),
-    [
-        ("openai", ""),
-        ("openai", "/v1/"),
-        ("beta-path", "/"),
-        ("beta-path", "/v1beta/x"),
-        ("other-path", "/x"),
-        ("other-path", "/x/v1"),
-    ],
+    ("name", "path"), [(name, path) for name in PINNED for path in PINNED[name]]
 )
 def test_the_pinned_upstream_may_be_named(
     server: Server, upstream: Upstream, name: str, path: str
@@ -157,7 +157,7 @@ def test_a_caller_moves_no_call_elsewhere(
 
 
 FORWARD, FORWARDED = f'{LLAMA}{{"vendor_key":"v","other":"o"}}', {"x-vendor-key": "v"}
-KEYED = {"authorization": "Bearer sk-op"}
+KEYED, OURS = {"authorization": "Bearer sk-op"}, {"openai-project": "ours"}
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ KEYED = {"authorization": "Bearer sk-op"}
         ((BEARER, MESSAGES, "keyed"), {"x-api-key": "sk-op"}),
         ((FORWARD, CHAT, "forwards"), FORWARDED),
         ((f"{FORWARD} | {X_API_KEY}", MESSAGES, "forwards"), FORWARDED | PLAIN),
-        ((f"{FORWARD} | {X_API_KEY}", CHAT, "keyed-forwards"), FORWARDED | KEYED),
+        ((f"{FORWARD} | OpenAI-Project: mine", CHAT, "all"), FORWARDED | KEYED | OURS),
     ],
 )
 def test_a_key_of_run_yaml_goes_before_the_callers(
@@ -180,11 +180,10 @@ def test_a_key_of_run_yaml_goes_before_the_callers(
     assert sent_keys(upstream) == expected
 
 
-AUTH = {"provider_config": {"type": "custom", "endpoint": "${env.GATEKEEPER_URL}"}}
 ALICE = "Authorization: Bearer token-of-alice"
 
 
-@pytest.mark.server({"server": {"auth": AUTH}})
+@WITH_AUTH
 def test_with_authentication_a_bearer_is_the_servers(
     server: Server, upstream: Upstream
 ) -> None:

@@ -5,7 +5,6 @@ upgrade takes it away or changes how it is called.
 """
 
 import ast
-import asyncio
 import importlib
 import inspect
 import re
@@ -14,12 +13,9 @@ from functools import cache
 from pkgutil import resolve_name
 from types import FunctionType
 
-import aiohttp
 import pytest
-from aiohttp.client_proto import ResponseHandler
 from llama_stack.providers.utils.inference import model_registry
 
-from lls_openai.relay.client import PooledConnection, open_pool
 from tests.support import docs
 from tests.support.server import PROJECT
 
@@ -93,16 +89,3 @@ def test_every_field_of_the_network_block_is_known() -> None:
 
     there = {name: getattr(model_registry, name).model_fields for name in names}
     assert {name: " ".join(sorted(fields)) for name, fields in there.items()} == names
-
-
-def test_the_pool_makes_connections_of_ours() -> None:
-    """What aiohttp's connector is asked for."""
-
-    async def make() -> ResponseHandler:
-        timeout = aiohttp.ClientTimeout()
-        async with open_pool(tls=True, proxy=None, timeout=timeout) as pool:
-            connector = pool.connector
-            assert isinstance(connector, aiohttp.TCPConnector)
-            return connector._factory()  # noqa: SLF001 - what it calls
-
-    assert isinstance(asyncio.run(make()), PooledConnection)

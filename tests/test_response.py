@@ -13,8 +13,8 @@ from tests.support.server import Server
 from tests.support.upstream import Upstream
 from tests.support.wire import EVENTS, JSON, Gate, Step, answer, chunk, head, stream
 
-CALL = request(body=encoded(chat()))
 MEBIBYTE = 1024 * 1024
+CALL = request(body=encoded(chat()))
 # Pretty-printed, with numbers, escapes and a byte that no parser would give back.
 BODY = b'{\n  "model": "gpt-4o-2024-08-06",\t"n": [1e-7, -0.0], "s": "\\u00e9\xff"}\n'
 RELAYED = """x-request-id request-id retry-after retry-after-ms x-should-retry

@@ -7,20 +7,10 @@ import pytest
 
 from lls_openai.relay.credentials import Credentials
 from lls_openai.settings import ProviderConfig
-from tests.support.http import CHAT, MODELS, Raw, ask, chat, encoded, request
-from tests.support.server import Server
+from tests.support.http import CHAT, HEALTH, MODELS, Raw, ask, chat, encoded, request
+from tests.support.server import TALKATIVE, WITH_AUTH, Server
 from tests.support.upstream import Upstream
-from tests.support.wire import (
-    DONE,
-    JSON,
-    RESET,
-    Gate,
-    Step,
-    answer,
-    chunk,
-    event,
-    stream,
-)
+from tests.support.wire import DONE, JSON, RESET, Gate, Step, answer, event, stream
 
 # Canaries: made up, and searched for.
 KEY = "sk-openai-mock-k3yk3yk3y"
@@ -29,12 +19,6 @@ TOKEN = "t0kent0ken"  # noqa: S105 - made up
 TRACES = (KEY[-9:], PROMPT, TOKEN)
 TRACEBACKS = ("Traceback", '"exc_info": [', "Exception in", "was never retrieved")
 
-TALKATIVE = pytest.mark.server(
-    {"logging_config": {"category_levels": {"all": "debug"}}},
-    env={"LLAMA_STACK_LOG_FORMAT": "text", "LLAMA_STACK_LOGGING": "all=debug"},
-)
-AUTH = {"provider_config": {"type": "custom", "endpoint": "${env.GATEKEEPER_URL}"}}
-WITH_AUTH = pytest.mark.server({"server": {"auth": AUTH}})
 K, T = KEY.encode(), TOKEN.encode()
 TYPED = (b"Host: localhost", b"Content-Type: application/json")
 BEARER = b"Authorization: Bearer " + K
@@ -45,7 +29,6 @@ LISTED = DATA.replace(b'"%b"' % K, b'["%b"]' % K)
 CHUNKED = b"Transfer-Encoding: chunked"
 ECHO = f'{{"error":{{"message":"{KEY}: {PROMPT}"}}}}'.encode()
 BODY = encoded(chat(messages=[{"role": "user", "content": PROMPT}]))
-TRAILER = chunk(BODY) + b"0\r\n%b\r\n\r\n" % BEARER
 STREAMED = BODY[:-1] + b',"stream":true}'
 
 
@@ -83,7 +66,6 @@ REFUSED: Attempts = {
     "another method": (405, request(b"PUT", CHAT, DATA, body=BODY, own=TYPED)),
     "no HTTP": (400, f"POST /{KEY} {PROMPT}\r\n\r\n".encode()),
     "a chunk that is none": (400, post(BEARER, CHUNKED, body=None) + ECHO),
-    "a key in a trailer": (401, post(CHUNKED, body=None) + TRAILER),
     "an answer that is no HTTP": (502, post(BEARER), ECHO * 2, RESET),
 }
 # To a server that has tokens of its own.
@@ -95,7 +77,6 @@ ALL = PASSED | REFUSED | AUTHENTICATED
 
 
 def found(text: str, *more: str) -> list[str]:
-    """The lines of a text that hold a canary."""
     wanted = (*TRACES, *more)
     return [x for x in text.splitlines() if any(each in x for each in wanted)]
 
@@ -106,7 +87,7 @@ def leaving_no_trace(server: Server) -> Iterator[None]:
     before = len(server.stdout), len(server.stderr)
     yield
     # There is one event loop: what was done before this was logged before it.
-    assert ask(server.port, request(b"GET", "/v1/health")).status < 500
+    assert ask(server.port, HEALTH).status < 500
     new = server.stdout[before[0] :] + server.stderr[before[1] :]
     assert found(new, *TRACEBACKS) == []
 

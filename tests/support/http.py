@@ -109,6 +109,11 @@ def request(
     return head + b"\r\n\r\n" + (body or b"")
 
 
+HEALTH = request(b"GET", "/v1/health")
+NO_JSON = (b"Host: localhost", b"Content-Type: text/plain")
+MEBIBYTE = 1024 * 1024
+
+
 class Raw:
     """A connection to the server on which a test decides about every byte."""
 

@@ -10,7 +10,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 import yaml
 
 from tests.support.http import eventually
@@ -29,6 +30,15 @@ RUN_YAML = PROJECT / "run.yaml"
 
 # Where a provider leads that a variation adds.
 _OPENAI = "${env.OPENAI_UPSTREAM_URL}"
+
+# Marks of tests: tokens of the server's own, and a log that is as large as can be.
+_AUTH = {"provider_config": {"type": "custom", "endpoint": "${env.GATEKEEPER_URL}"}}
+WITH_AUTH = pytest.mark.server({"server": {"auth": _AUTH}})
+TALKATIVE = pytest.mark.server(
+    {"logging_config": {"category_levels": {"all": "debug"}}},
+    env={"LLAMA_STACK_LOG_FORMAT": "text", "LLAMA_STACK_LOGGING": "all=debug"},
+)
+
 # Llama Stack needs 3 to 4 s; a machine under load much longer.
 _BOOT_SECONDS = 60
 # Keys, proxies, trust, and what this project, Llama Stack, OpenTelemetry and Python
@@ -230,6 +240,12 @@ class Server:
         """How many bytes it holds; of "VmHWM" the most since `forget_peak`."""
         status = Path(f"/proc/{self.pid}/status").read_text()
         return int(status.partition(f"{field}:")[2].split()[0]) * 1024
+
+    def growth(self) -> Callable[[], int]:
+        """Give what says by how many bytes it has grown at most since now."""
+        self.forget_peak()
+        before = self.memory()
+        return lambda: self.memory("VmHWM") - before
 
     def forget_peak(self) -> None:
         Path(f"/proc/{self.pid}/clear_refs").write_text("5")
