@@ -16,7 +16,6 @@ import os
 import re
 import resource
 import shutil
-import socket
 import statistics
 import sys
 import tempfile
@@ -33,15 +32,12 @@ import uvloop
 
 from tests.bench import load
 from tests.bench.load import BenchError, Figures, Server
-from tests.support.server import PROJECT, clean_environment, free_port
+from tests.support.server import PROJECT, clean_environment, free_port, listens
 from tests.support.tool import aligned, end_on_signals
 
 PACKAGES = ("llama-stack", "aiohttp", "uvicorn", "uvloop", "httptools")
 PEERS = (sys.executable, "-m", "tests.bench.peers")
 UPSTREAMS = ("OPENAI_UPSTREAM_URL", "GEMINI_UPSTREAM_URL", "ANTHROPIC_UPSTREAM_URL")
-BOOT_SECONDS = 60
-# A stream that is relayed takes two.
-DESCRIPTORS = 4096
 
 # How many seconds a round has calls and streams; stock would hardly see one end.
 ROUNDS, SPANS, STOCK = 5, (2, 2), (3, 8)
@@ -65,7 +61,6 @@ say = partial(print, file=sys.stderr, flush=True)
 
 @contextmanager
 def running(name: str, *command: str | Path, **env: str) -> Iterator[Server]:
-    """Run a server on a free port."""
     port = free_port()
     with tempfile.TemporaryFile() as log:
         process = Popen(
@@ -78,8 +73,8 @@ def running(name: str, *command: str | Path, **env: str) -> Iterator[Server]:
             start_new_session=True,
         )
         try:
-            deadline = time.monotonic() + BOOT_SECONDS
-            while not _listens(port):
+            deadline = time.monotonic() + 60
+            while not listens(port):
                 if process.poll() is not None or time.monotonic() > deadline:
                     log.seek(0)
                     raise BenchError(f"{name} has not started\n{log.read().decode()}")
@@ -89,11 +84,6 @@ def running(name: str, *command: str | Path, **env: str) -> Iterator[Server]:
             # Stock may be busy for minutes with logging its own failures.
             process.kill()
             process.wait()
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return not probe.connect_ex(("127.0.0.1", port))
 
 
 def stack(
@@ -149,7 +139,6 @@ def measure(options: argparse.Namespace, directory: Path) -> dict[str, Figures]:
 
 
 def table(figures: dict[str, Figures]) -> str:
-    """All figures as aligned lines."""
     rows = [("", "", *figures, "")]
     for what, unit, row, form, compared in ROWS:
         of = {name: found[row] for name, found in figures.items() if row in found}
@@ -179,7 +168,6 @@ def _machine() -> str:
 
 
 def main() -> None:
-    """Run the bench."""
     parser = argparse.ArgumentParser("python -m tests.bench")
     parser.add_argument("--quick", action="store_true", help="one round, without stock")
     against = "another checkout of this project to compare with (column `before`)"
@@ -190,18 +178,17 @@ def main() -> None:
         sys.exit("make bench needs wrk, a load generator: apt-get install wrk")
     end_on_signals()
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(DESCRIPTORS, hard), hard))
+    # A stream that is relayed takes two.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
     start, busy = time.monotonic(), os.getloadavg()[0]
     try:
         with tempfile.TemporaryDirectory() as name:
             figures = measure(options, Path(name))
     except (BenchError, OSError, CalledProcessError) as error:
         sys.exit(f"bench: {error}")
-    took = time.monotonic() - start
-    how = (
-        f"rounds: {options.rounds}, in {took:.0f} s, load average before it: {busy:.1f}"
-    )
-    print(f"{_machine()}\n{how}\n\n{table(figures)}")
+    how = f"rounds: {options.rounds}, in {time.monotonic() - start:.0f} s"
+    print(f"{_machine()}\n{how}, load average before it: {busy:.1f}\n")
+    print(table(figures))
 
 
 if __name__ == "__main__":

@@ -19,9 +19,6 @@ from tests.bench.peers import HEADERS, KINDS, PATH, request_body
 CONNECTIONS = 16
 HELD = 500
 
-# What a server has at most to answer a first call, in seconds.
-LONGEST = 30
-
 # Lua's long brackets hold any bytes that have no "]==]" among them.
 _SCRIPT = """\
 wrk.method, wrk.body, wrk.headers = "POST", [==[{body}]==], {{{headers}}}
@@ -35,6 +32,7 @@ end
 _NUMBER = re.compile(rb'"content": ?" (\d+)"')
 
 type Figures = dict[str, float]
+type Stream = tuple[float, float, int]
 
 
 class BenchError(Exception):
@@ -49,14 +47,13 @@ class Server(NamedTuple):
     pid: int
 
     def cpu(self) -> float:
-        """The CPU time that it has used, in milliseconds."""
+        """In milliseconds, since it began."""
         stat = Path(f"/proc/{self.pid}/stat").read_text()
         # utime and stime, counted from behind the name, which may hold spaces.
         user, system = stat.rpartition(")")[2].split()[11:13]
         return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK") * 1000
 
     def kib(self) -> float:
-        """The memory that it occupies."""
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 1024
 
@@ -68,7 +65,7 @@ def one_round(server: Server, calls_for: int, streams_for: int) -> Figures:
     cpu = (server.cpu() - cpu) / calls
     p50 = _wrk(server, "regular", 1, 1)[2] * 1000
     streams = _wrk(server, "burst", CONNECTIONS, streams_for)[1]
-    firsts = [stream.first for stream in uvloop.run(_streams(server, "first", 0.7))]
+    firsts = [first for first, *_ in uvloop.run(_streams(server, "first", 0.7))]
     first = statistics.median(firsts) * 1000
     return {"rate": rate, "cpu": cpu, "p50": p50, "streams": streams, "first": first}
 
@@ -87,23 +84,19 @@ def _wrk(
         command.append(f"--script={file.name}")
         done = subprocess.run(command, capture_output=True, text=True, check=True)
     calls, failed, took, p50 = json.loads(done.stdout.splitlines()[-1])
-    if not calls and seconds < LONGEST:
+    # A first call may take long.
+    if not calls and seconds < 30:
         return _wrk(server, kind, connections, seconds * 2)
     if failed or not calls:
         raise BenchError(f"{server.name}: {failed} of {calls} calls ({kind}) failed")
     return calls, calls / took, p50
 
 
-class Stream(NamedTuple):
-    """A stream as its caller saw it; times are seconds after the request."""
-
-    first: float
-    last: float
-    most: int
-
-
 async def _call(reader: StreamReader, writer: StreamWriter, kind: str) -> Stream:
-    """Read a stream; one that is not complete and in order raises."""
+    """Read a stream; one that is not complete and in order raises.
+
+    Gives the seconds to the first event and to the end, and the most events in a read.
+    """
     body = request_body(kind)
     lines = HEADERS | {"Host": "127.0.0.1", "Content-Length": str(len(body))}
     head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
@@ -117,7 +110,7 @@ async def _call(reader: StreamReader, writer: StreamWriter, kind: str) -> Stream
     numbers = [int(number) for number in _NUMBER.findall(text)]
     if b" 200 " not in text[:20] or numbers != list(range(KINDS[kind][0])):
         raise BenchError(f"a stream ({kind}) was not complete: {text[:200]!r}")
-    return Stream(first, now, most)
+    return first, now, most
 
 
 async def _streams(server: Server, kind: str, seconds: float) -> list[Stream]:
@@ -133,7 +126,7 @@ async def _streams(server: Server, kind: str, seconds: float) -> list[Stream]:
 
 def slow_stream(server: Server) -> Figures:
     """The most events that came in one read, of a stream with 50 ms between them."""
-    return {"most": uvloop.run(_streams(server, "slow", 0))[0].most}
+    return {"most": uvloop.run(_streams(server, "slow", 0))[0][2]}
 
 
 async def held_streams(server: Server) -> Figures:
@@ -150,7 +143,7 @@ async def held_streams(server: Server) -> Figures:
     for _, writer in pairs:
         writer.close()
     # All began together: open when the first one ended were those begun before.
-    end = min((stream.last for stream in streams), default=0)
-    together = sum(stream.first < end for stream in streams)
+    end = min((last for _, last, _ in streams), default=0)
+    together = sum(first < end for first, *_ in streams)
     kib = (peak - before) / HELD
     return {"whole": len(streams), "open": together, "kib": kib, "chunk": cpu}

@@ -58,6 +58,10 @@ _STREAM = _HEAD + b"text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 def _writes(count: int) -> list[bytes]:
+    if not count:
+        body = _answer("chat.completion", message={"content": "Jupiter. " * 40})
+        length = b"Content-Length: %d\r\n\r\n" % len(body)
+        return [_HEAD + b"application/json\r\n" + length + body]
     deltas = ({"content": f" {number}"} for number in range(count))
     made = (_answer("chat.completion.chunk", delta=delta) for delta in deltas)
     events = [b"data: %b\n\n" % data for data in (*made, b"[DONE]")]
@@ -65,11 +69,7 @@ def _writes(count: int) -> list[bytes]:
     return [_STREAM + first, *chunks, b"0\r\n\r\n"]
 
 
-_STREAMS = {name: _writes(count) for name, (count, _) in KINDS.items()}
-_BODY = _answer("chat.completion", message={"content": "Jupiter. " * 40})
-_REGULAR = (
-    _HEAD + b"application/json\r\nContent-Length: %d\r\n\r\n" % len(_BODY) + _BODY
-)
+_WRITES = {name: _writes(count) for name, (count, _) in KINDS.items()}
 # Stock Llama Stack asks for the models at boot, without a key, in an event loop that
 # it ends afterwards: a connection kept open would cost a traceback.
 _REFUSED = b"HTTP/1.1 401 No key\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
@@ -81,28 +81,25 @@ class Upstream(asyncio.Protocol):
     """One connection of the upstream; callers do not pipeline."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin with nothing read."""
         self._loop, self._read = asyncio.get_running_loop(), b""
         # uvloop's transports are no subclass of asyncio's.
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        """Answer as soon as a request is whole."""
         self._read += data
         head, end, body = self._read.partition(b"\r\n\r\n")
         length = _LENGTH.search(head)
         if not end or len(body) < (int(length[1]) if length else 0):
             return
         self._read = b""
-        if not (kind := _KIND.search(body)):
+        if kind := _KIND.search(body):
+            name = kind[1].decode()
+            self._write(KINDS[name][1], iter(_WRITES[name]))
+        else:
             self._transport.write(_REFUSED)
             self._transport.close()
-        elif KINDS[name := kind[1].decode()][0]:
-            self._stream(KINDS[name][1], iter(_STREAMS[name]))
-        else:
-            self._transport.write(_REGULAR)
 
-    def _stream(self, pause: float, parts: Iterator[bytes]) -> None:
+    def _write(self, pause: float, parts: Iterator[bytes]) -> None:
         part = next(parts, b"")
         if not part or self._transport.is_closing():
             return
@@ -110,13 +107,12 @@ class Upstream(asyncio.Protocol):
         # One write in each turn of the loop: uvloop joins the writes of a turn, and a
         # vendor sends each event by itself.
         if pause:
-            self._loop.call_later(pause, self._stream, pause, parts)
+            self._loop.call_later(pause, self._write, pause, parts)
         else:
-            self._loop.call_soon(self._stream, pause, parts)
+            self._loop.call_soon(self._write, pause, parts)
 
 
 async def serve_upstream(port: int) -> None:
-    """Serve until the process is ended."""
     loop = asyncio.get_running_loop()
     server = await loop.create_server(Upstream, "127.0.0.1", port, backlog=2048)
     await server.serve_forever()

@@ -55,14 +55,18 @@ def clean_environment() -> dict[str, str]:
     return {n: value for n, value in os.environ.items() if not _FOREIGN.fullmatch(n)}
 
 
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return not probe.connect_ex(("127.0.0.1", port))
+
+
 def free_port() -> int:
     """A free port that no outgoing connection is given in the meantime."""
     while True:
         # Below the ephemeral ports of Linux and macOS.
         port = random.randint(20000, 32000)  # noqa: S311 - no secret
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)):
-                return port
+        if not listens(port):
+            return port
 
 
 @dataclass(frozen=True)
