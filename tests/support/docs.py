@@ -16,7 +16,6 @@ from tests.support.server import PROJECT, answers, clean_environment
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # Under `make test`, the make of a test would take these for its own.
 _OUTER_MAKE = {"MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS", "ARGS"}
-_SECONDS = 60
 
 PAGES = {
     str(path.relative_to(PROJECT)): path.read_text()
@@ -73,12 +72,12 @@ class Clone:
     def _start(
         self, script: str, variables: dict[str, str], output: int
     ) -> "subprocess.Popen[str]":
-        machine = clean_environment().items()
-        env = {name: value for name, value in machine if name not in _OUTER_MAKE}
+        machine = clean_environment()
+        env = {name: machine[name] for name in machine.keys() - _OUTER_MAKE}
         return subprocess.Popen(
             ["/bin/sh", "-euc", script],
             cwd=self.path,
-            env={**env, **self.env, **variables},
+            env=env | self.env | variables,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -91,7 +90,7 @@ class Clone:
         """Run a script to its end: its status, and what it printed."""
         process = self._start(script, variables, subprocess.PIPE)
         try:
-            output, _ = process.communicate(timeout=_SECONDS)
+            output, _ = process.communicate(timeout=60)
         finally:
             _end(process, signal.SIGKILL)
         return process.returncode, output

@@ -6,8 +6,8 @@ import ssl
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 from tests.support.vendors import Anthropic, Gemini, OpenAI
 from tests.support.wire import Connection, Request, Step, answer
@@ -23,10 +23,8 @@ USERS = {
 }
 
 
-@dataclass
-class _Script:
+class _Script(NamedTuple):
     steps: tuple[Step, ...]
-    times: int | None
     read_body: bool
 
 
@@ -54,6 +52,7 @@ class Vendor:
         self.connections = 0
         self.pause = 0.0
         self._scripts: list[_Script] = []
+        self._standing: _Script | None = None
 
     async def listen(self, tls: ssl.SSLContext | None = None) -> int:
         """Listen on one more port; `port` is the first of them."""
@@ -96,7 +95,11 @@ class Vendor:
 
         Without `read_body` the steps begin when the head of the request is there.
         """
-        self._scripts.append(_Script(steps, times, read_body))
+        script = _Script(steps, read_body)
+        if times is None:
+            self._standing = script
+        else:
+            self._scripts += [script] * times
 
     def wait_until(self, condition: Callable[[], object], seconds: float = 10) -> None:
         """Wait for something that happens here, such as a request."""
@@ -170,7 +173,7 @@ class Vendor:
         try:
             self.requests.append(request)
             self._notify()
-            script = self._next_script()
+            script = self._scripts.pop(0) if self._scripts else self._standing
             if script is None or script.read_body:
                 await connection.read_body(request)
                 self._notify()
@@ -179,14 +182,6 @@ class Vendor:
         finally:
             self._answering.discard(connection)
             self._notify()
-
-    def _next_script(self) -> _Script | None:
-        script = self._scripts[0] if self._scripts else None
-        if script and script.times is not None:
-            script.times -= 1
-            if not script.times:
-                self._scripts.pop(0)
-        return script
 
 
 def _gatekeeper(request: Request) -> list[Step]:

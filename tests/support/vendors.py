@@ -18,14 +18,14 @@ KEYS = {"openai": "sk-openai-mock", "gemini": "AIza-gemini-mock"}
 KEYS |= {"anthropic": "sk-ant-mock"}
 RATE_LIMITED, BREAKING = "rate-limited", "breaks-off"
 
-type Endpoint = Callable[[Request], list[Step]]
+# A regular answer, and the events when it is streamed.
+type Reply = tuple[Json, Iterable[bytes]]
 
 
 class RefusalError(Exception):
     """The vendor refuses a request; how it says so stands in its table of errors."""
 
     def __init__(self, kind: str, message: str) -> None:
-        super().__init__(kind, message)
         self.kind, self.message = kind, message
 
 
@@ -44,7 +44,8 @@ class Dialect(ABC):
         try:
             endpoint = self._endpoint(request)
             self._check_key(request)
-            return endpoint(request)
+            body = self.read(request)
+            return self._reply(body, *endpoint(body))
         except RefusalError as refusal:
             return [self._refuse(request, refusal)]
         except (AttributeError, LookupError, TypeError, ValueError, RecursionError):
@@ -55,11 +56,11 @@ class Dialect(ABC):
     def error(self, request: Request, refusal: RefusalError) -> Json | list[Json]:
         """The body of the vendor's own error."""
 
-    def endpoints(self) -> dict[str, Endpoint]:
+    def endpoints(self) -> dict[str, Callable[[Json], Reply]]:
         """The routes, without the path of the version."""
         return {"/chat/completions": self._chat}
 
-    def _endpoint(self, request: Request) -> Endpoint:
+    def _endpoint(self, request: Request) -> Callable[[Json], Reply]:
         prefix = self.base_path or "/v1"
         endpoint = self.endpoints().get(request.path.removeprefix(prefix))
         is_known = request.method == "POST" and request.path.startswith(prefix)
@@ -98,21 +99,19 @@ class Dialect(ABC):
             raise RefusalError("unknown_model", f"The model {model} does not exist")
         return body
 
-    def reply(
-        self, body: Json, whole: Json, events: Iterable[bytes] = ()
-    ) -> list[Step]:
+    def _reply(self, body: Json, whole: Json, events: Iterable[bytes]) -> list[Step]:
         """A regular answer or a stream; "breaks-off" breaks it in the middle."""
         breaks = body["model"] == BREAKING
-        if not body.get("stream"):
-            headers = self._headers(self.media_type)
-            # As all three vendors do: over several lines.
-            content = json.dumps(whole, indent=2).encode()
-            return [RESET] if breaks else [answer(content, headers=headers)]
-        headers = self._headers("text/event-stream; charset=utf-8")
-        pieces = list(events)
-        if breaks:
-            return stream(*pieces[: len(pieces) // 2], headers=headers, end=RESET)
-        return stream(*pieces, headers=headers)
+        if body.get("stream"):
+            headers = self._headers("text/event-stream; charset=utf-8")
+            pieces = list(events)
+            if breaks:
+                return stream(*pieces[: len(pieces) // 2], headers=headers, end=RESET)
+            return stream(*pieces, headers=headers)
+        # As all three vendors do: over several lines.
+        content = json.dumps(whole, indent=2).encode()
+        headers = self._headers(self.media_type)
+        return [RESET if breaks else answer(content, headers=headers)]
 
     def say(self, body: Json) -> Saying:
         """What the model says to a request of any form."""
@@ -120,12 +119,10 @@ class Dialect(ABC):
             raise RefusalError("invalid", "Missing required parameter: 'messages'.")
         return say(body)
 
-    def _chat(self, request: Request) -> list[Step]:
-        body = self.read(request)
+    def _chat(self, body: Json) -> Reply:
         said = self.say(body)
         events = [event(chunk) for chunk in self.chunks(body, said)]
-        whole = answers.chat(said, self.call(said))
-        return self.reply(body, whole, [*events, DONE])
+        return answers.chat(said, self.call(said)), [*events, DONE]
 
     def call(self, said: Saying) -> Json:
         """The entry in `tool_calls`."""
@@ -167,21 +164,16 @@ class OpenAI(Dialect):
         return openai_error(refusal.message, code) | own
 
     @override
-    def endpoints(self) -> dict[str, Endpoint]:
+    def endpoints(self) -> dict[str, Callable[[Json], Reply]]:
         return super().endpoints() | {
-            "/embeddings": self._embed,
+            "/embeddings": lambda body: (answers.embeddings(body), []),
             "/responses": self._respond,
         }
 
-    def _embed(self, request: Request) -> list[Step]:
-        body = self.read(request)
-        return self.reply(body, answers.embeddings(body))
-
-    def _respond(self, request: Request) -> list[Step]:
-        body = self.read(request)
+    def _respond(self, body: Json) -> Reply:
         said = self.say(body)
         whole = answers.response(body, said)
-        return self.reply(body, whole, answers.response_events(whole, said))
+        return whole, answers.response_events(whole, said)
 
 
 class Gemini(Dialect):
@@ -273,28 +265,27 @@ class Anthropic(Dialect):
         return {"type": "error", "error": error, "request_id": new_id("req_")}
 
     @override
-    def endpoints(self) -> dict[str, Endpoint]:
+    def endpoints(self) -> dict[str, Callable[[Json], Reply]]:
         return super().endpoints() | {
             "/messages": self._message,
             "/messages/count_tokens": self._count,
         }
 
-    def _read_native(self, request: Request) -> Json:
-        if not request.header("anthropic-version"):
+    @override
+    def read(self, request: Request) -> Json:
+        if _is_native(request) and not request.header("anthropic-version"):
             raise RefusalError("invalid", "anthropic-version: header is required")
-        return self.read(request)
+        return super().read(request)
 
-    def _message(self, request: Request) -> list[Step]:
-        body = self._read_native(request)
+    def _message(self, body: Json) -> Reply:
         if not isinstance(body.get("max_tokens"), int):
             raise RefusalError("invalid", "max_tokens: Field required")
         said = self.say(body)
         whole = answers.message(said)
-        return self.reply(body, whole, answers.message_events(whole, said))
+        return whole, answers.message_events(whole, said)
 
-    def _count(self, request: Request) -> list[Step]:
-        body = self._read_native(request)
-        return self.reply(body, {"input_tokens": self.say(body).heard})
+    def _count(self, body: Json) -> Reply:
+        return {"input_tokens": self.say(body).heard}, []
 
 
 def _is_native(request: Request) -> bool:
