@@ -8,20 +8,8 @@ from itertools import repeat
 
 import pytest
 
-from tests.support.http import (
-    CHAT,
-    HEALTH,
-    MEBIBYTE,
-    MODELS,
-    NO_JSON,
-    OWN,
-    Raw,
-    ask,
-    bearer,
-    chat,
-    encoded,
-    request,
-)
+from tests.support import http
+from tests.support.http import CHAT, MEBIBYTE, OWN, Raw, ask, chat, encoded, request
 from tests.support.server import Server
 from tests.support.upstream import Upstream
 from tests.support.wire import DONE, LAST_CHUNK, Gate, chunk, event, stream
@@ -59,7 +47,7 @@ def test_an_offered_upgrade_is_declined(
             (post(*offer, body=hidden), 400),
             (chunks + chunk(hidden) + b"0\r\nX-A: b\r\n\r\n", 400),
             (chunks + chunk(BODY) + LAST_CHUNK, 200),
-            (request(b"GET", MODELS, *offer), 200),
+            (request(b"GET", http.MODELS, *offer), 200),
             (NEXT, 200),
         ):
             raw.send(*(sent[at : at + piece] for at in range(0, len(sent), piece)))
@@ -99,7 +87,7 @@ def test_a_head_without_an_end_is_refused(server: Server) -> None:
         for part in repeat(b"a" * 100_000, 1000):
             caller.sendall(part)
         answer = caller.recv(65536)
-    large = request(b"GET", MODELS, b"X-A: " + b"a" * 60_000)
+    large = request(b"GET", http.MODELS, b"X-A: " + b"a" * 60_000)
 
     assert answer.startswith(b"HTTP/1.1 431 ")
     assert b'"code":"request_too_large"' in answer
@@ -107,9 +95,7 @@ def test_a_head_without_an_end_is_refused(server: Server) -> None:
     assert grown() < 8 * MEBIBYTE
 
 
-def test_pipelined_requests_are_answered_in_order(
-    server: Server, upstream: Upstream
-) -> None:
+def test_pipelined_calls_keep_their_order(server: Server, upstream: Upstream) -> None:
     """Each with the key that it came with; an unread body runs into none of them."""
     keys = [f"sk-openai-mock-{number}" for number in range(8)]
     calls = [
@@ -117,19 +103,17 @@ def test_pipelined_requests_are_answered_in_order(
         for key in keys
     ]
     with Raw(server.port) as raw:
-        raw.send(request(body=NEXT * 2000, own=NO_JSON) + b"".join(calls))
+        raw.send(request(body=NEXT * 2000, own=http.NO_JSON) + b"".join(calls))
         assert [raw.answer().status for _ in range(9)] == [415, *[200] * 8]
 
     assert [each.key for each in upstream.openai.requests] == keys
 
 
-def test_more_pipelined_requests_than_the_bound_end_the_connection(
-    server: Server,
-) -> None:
+def test_too_many_pipelined_requests_end_the_connection(server: Server) -> None:
     """A hundred thousand without waiting for an answer would pile up in memory."""
     grown = server.growth()
     with Raw(server.port) as raw:
-        raw.send(*repeat(HEALTH * 1000, 100))
+        raw.send(*repeat(http.HEALTH * 1000, 100))
         answered = raw.rest().count(b"HTTP/1.1 200 OK")
 
     assert answered < 1000
@@ -147,13 +131,13 @@ def test_nothing_is_written_into_a_running_answer(
         raw.read_until(FIRST)
         raw.send(more)
         # It has been read when another caller has been answered.
-        assert ask(server.port, HEALTH).status == 200
+        assert ask(server.port, http.HEALTH).status == 200
         gate.open()
         assert raw.rest() == b"\r\n" + chunk(DONE) + LAST_CHUNK
 
 
 @pytest.mark.parametrize(
-    "refused", [request(b"POST", CHAT, CHUNKED, own=NO_JSON), b"\x00"], ids=len
+    "refused", [request(b"POST", CHAT, CHUNKED, own=http.NO_JSON), b"\x00"], ids=len
 )
 def test_what_is_refused_is_not_read_for_ever(server: Server, refused: bytes) -> None:
     """After half a gigabyte the connection ends, of which nothing was held."""
@@ -174,7 +158,7 @@ def test_a_client_that_sends_all_before_it_looks_reads_its_413(
     server: Server, *, is_announced: bool
 ) -> None:
     grown = server.growth()
-    headers = bearer() | {"Content-Type": "application/json"}
+    headers = http.bearer() | {"Content-Type": "application/json"}
     if is_announced:
         headers["Content-Length"] = str(200 * MEBIBYTE)
     zeros = repeat(b"0" * MEBIBYTE, 200)

@@ -142,9 +142,7 @@ def test_the_pinned_upstream_may_be_named(
         *("http://{host}/v1?x=1", "http://{host}#x", "http://127.0.0.1:{other}"),
     ],
 )
-def test_a_caller_moves_no_call_elsewhere(
-    server: Server, upstream: Upstream, url: str
-) -> None:
+def test_a_call_cannot_be_moved(server: Server, upstream: Upstream, url: str) -> None:
     """400, with the upstream that may be named; another provider's is none."""
     host = upstream.openai.url.removeprefix("http://")
     url = url.format(host=host, other=upstream.gemini.port)
@@ -184,9 +182,7 @@ ALICE = "Authorization: Bearer token-of-alice"
 
 
 @WITH_AUTH
-def test_with_authentication_a_bearer_is_the_servers(
-    server: Server, upstream: Upstream
-) -> None:
+def test_with_auth_a_bearer_is_the_servers(server: Server, upstream: Upstream) -> None:
     """It says who calls, is no key, and does not go on beside one."""
     assert call(server, X_API_KEY).status == 401
     keyless, _ = call(server, ALICE), call(server, f"{ALICE} | {X_API_KEY}")

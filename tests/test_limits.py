@@ -7,20 +7,8 @@ from itertools import repeat
 
 import pytest
 
-from tests.support.http import (
-    CHAT,
-    HEALTH,
-    MEBIBYTE,
-    MESSAGES,
-    MODELS,
-    NO_JSON,
-    Raw,
-    ask,
-    chat,
-    encoded,
-    eventually,
-    request,
-)
+from tests.support import http
+from tests.support.http import CHAT, HEALTH, MEBIBYTE, Raw, ask, chat, encoded, request
 from tests.support.server import Server
 from tests.support.upstream import Upstream
 from tests.support.wire import DONE, JSON, Gate, answer, event, head, stream
@@ -60,16 +48,14 @@ WAITING = {
     "garbage": b"\x00",
     "between requests": HEALTH,
     "a line break after an answer": HEALTH + b"\r\n",
-    "a byte behind a 415": request(body=BODY, own=NO_JSON)[: 1 - len(BODY)],
+    "a byte behind a 415": request(body=BODY, own=http.NO_JSON)[: 1 - len(BODY)],
     "a byte behind a 413": request(b"POST", CHAT, b"Content-Length: 999999999") + b"x",
     "a byte behind a 404": request(b"POST", "/v1/files", body=BODY)[:-3],
-    "a byte behind a 200": request(b"GET", MODELS, body=BODY)[:-3],
+    "a byte behind a 200": request(b"GET", http.MODELS, body=BODY)[:-3],
 }
 
 
-def test_a_connection_ends_when_its_caller_does_nothing(
-    server: Server, upstream: Upstream
-) -> None:
+def test_an_idle_connection_ends_in_time(server: Server, upstream: Upstream) -> None:
     """In every state; what is closed to one side ends as well."""
     before = server.descriptors()
     began = time.monotonic()
@@ -81,7 +67,7 @@ def test_a_connection_ends_when_its_caller_does_nothing(
         for state, raw in raws.items():
             raw.rest()
             took[state] = time.monotonic() - began
-        eventually(lambda: server.descriptors() <= before, 4 * SECONDS)
+        http.eventually(lambda: server.descriptors() <= before, 4 * SECONDS)
 
     assert max(took.values()) < 4 * SECONDS, took
     assert upstream.openai.requests == []
@@ -90,7 +76,7 @@ def test_a_connection_ends_when_its_caller_does_nothing(
 @pytest.mark.parametrize("refused", [False, True])
 def test_what_drips_ends_in_time(server: Server, *, refused: bool) -> None:
     """A byte of a head, or of a body that is refused, is none of the progress."""
-    long = request(b"POST", CHAT, b"Content-Length: 99999", own=NO_JSON)
+    long = request(b"POST", CHAT, b"Content-Length: 99999", own=http.NO_JSON)
     with Raw(server.port) as raw:
         began = time.monotonic()
         raw.send(long if refused else HEALTH[:-4])
@@ -101,9 +87,7 @@ def test_what_drips_ends_in_time(server: Server, *, refused: bool) -> None:
             assert time.monotonic() - began < 4 * SECONDS
 
 
-def test_an_answer_that_is_not_read_is_given_up(
-    server: Server, upstream: Upstream
-) -> None:
+def test_an_answer_nobody_reads_is_given_up(server: Server, upstream: Upstream) -> None:
     upstream.openai.script(*stream(*[b"x" * MEBIBYTE] * 64))
     with Raw(server.port) as raw:
         raw.send(STREAM)
@@ -111,9 +95,7 @@ def test_an_answer_that_is_not_read_is_given_up(
         assert call.disconnected.wait(5 * SECONDS)
 
 
-def test_what_is_slow_but_goes_on_is_not_cut(
-    server: Server, upstream: Upstream
-) -> None:
+def test_what_goes_on_slowly_is_not_cut(server: Server, upstream: Upstream) -> None:
     """A caller that sends or reads slowly, an upstream that is silent; all at once."""
     size, before, inside = 14 * MEBIBYTE, Gate(), Gate()
     begun = head(200, JSON | {"content-length": str(size)})
@@ -152,9 +134,7 @@ def test_what_is_slow_but_goes_on_is_not_cut(
     assert came == [200, 200, size]
 
 
-def test_too_many_bytes_in_flight_are_told_to_come_again(
-    server: Server, upstream: Upstream
-) -> None:
+def test_too_many_bytes_in_flight_are_a_503(server: Server, upstream: Upstream) -> None:
     """503, in the form of the route; a call counts until its answer begins."""
     before, inside = Gate(), Gate()
     upstream.openai.script(before, *stream(FIRST, inside, DONE))
@@ -162,7 +142,7 @@ def test_too_many_bytes_in_flight_are_told_to_come_again(
         raw.send(CALL)
         before.wait_reached()
         openais = ask(server.port, CALL)
-        anthropics = ask(server.port, request(path=MESSAGES, body=LARGE))
+        anthropics = ask(server.port, request(path=http.MESSAGES, body=LARGE))
         assert ask(server.port, post()).status == 200
         before.open()
         raw.read_until(FIRST)
@@ -187,13 +167,13 @@ def test_bytes_in_flight_are_given_back(server: Server, upstream: Upstream) -> N
         assert ask(server.port, CALL).status == 200
     with Raw(server.port) as raw:
         raw.send(CALL[:-10])
-        eventually(lambda: ask(server.port, CALL).status == 503)
-    assert eventually(lambda: ask(server.port, CALL).status == 200)
+        http.eventually(lambda: ask(server.port, CALL).status == 503)
+    assert http.eventually(lambda: ask(server.port, CALL).status == 200)
     upstream.openai.script(gate := Gate())
     with Raw(server.port) as raw:
         raw.send(CALL)
         gate.wait_reached()
-    assert eventually(lambda: ask(server.port, CALL).status == 200)
+    assert http.eventually(lambda: ask(server.port, CALL).status == 200)
 
     # What uvicorn logs of an exception that nobody has caught.
     assert "Exception in ASGI application" not in server.log

@@ -15,22 +15,13 @@ from lls_openai.relay.client import post
 from lls_openai.relay.routes import ROUTES
 from lls_openai.relay.upstream import Upstream as Pinned
 from lls_openai.settings import ProviderConfig
+from tests.support import wire
 from tests.support.http import CHAT, Answer, Raw, ask, bearer, chat, encoded, request
 from tests.support.network import Network
 from tests.support.server import Server
 from tests.support.upstream import Upstream
 from tests.support.vendors import KEYS
-from tests.support.wire import (
-    EVENTS,
-    JSON,
-    SILENCE,
-    Gate,
-    Json,
-    Step,
-    answer,
-    chunk,
-    head,
-)
+from tests.support.wire import JSON, SILENCE, Gate, Json, Step, answer, chunk, head
 
 
 def way(name: str = "OPENAI_UPSTREAM", **network: object) -> Json:
@@ -229,7 +220,7 @@ def test_what_waits_in_the_kernel_is_seen_before_a_connection_is_used(
     assert len(upstream.openai.requests) == 2
 
 
-@pytest.mark.parametrize("kind", [JSON, EVENTS], ids=["regular", "streamed"])
+@pytest.mark.parametrize("kind", [JSON, wire.EVENTS], ids=["regular", "streamed"])
 @pytest.mark.parametrize("unasked", [answer(b"not yours"), b"HTTP/1.1 200", b"\r\n"])
 def test_what_comes_unasked_is_nobodys_answer(
     client: httpx.Client, upstream: Upstream, unasked: bytes, kind: dict[str, str]

@@ -58,9 +58,7 @@ STOPPED = (
 
 
 @pytest.mark.parametrize("path", ROUTES)
-def test_what_arrives_is_what_was_sent(
-    server: Server, upstream: Upstream, path: str
-) -> None:
+def test_what_was_sent_arrives(server: Server, upstream: Upstream, path: str) -> None:
     """The query, every field byte for byte, and the contract's headers alone."""
     upstream.openai.script(answer())
     sent = f'{{"first":1,"model":"openai/m-1",{FIELDS},"last":2}}'.encode()
@@ -91,7 +89,6 @@ SAME = {
 def test_what_is_around_the_values_means_nothing(
     server: Server, upstream: Upstream, sent: bytes
 ) -> None:
-    """A parser reads the same fields in the same order."""
     call(server, sent)
 
     assert upstream.openai.request.body == SAME[sent].encode()
@@ -141,7 +138,6 @@ NO_MODEL = [b"{}", b'{"a":{"model":"a"}}', b'{"model":null}', b'{"model":["a"]}'
 def test_a_body_that_is_no_request_is_refused(
     server: Server, upstream: Upstream, param: str | None, sent: bytes
 ) -> None:
-    """400, at the cost of a few times its own size."""
     grown = server.growth()
 
     got = call(server, sent)

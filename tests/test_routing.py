@@ -11,16 +11,8 @@ import yaml
 
 from lls_openai.relay.routes import ROUTES as TABLE
 from lls_openai.relay.routing import Routing
-from tests.support.http import (
-    CHAT,
-    CLAUDE,
-    EMBEDDINGS,
-    MODELS,
-    ROUTES,
-    bearer,
-    chat,
-    provider_data,
-)
+from tests.support import http
+from tests.support.http import CHAT, CLAUDE, EMBEDDINGS, MODELS, ROUTES, bearer, chat
 from tests.support.server import RUN_YAML
 from tests.support.upstream import Upstream
 from tests.support.vendors import KEYS
@@ -65,7 +57,7 @@ decided_by_llama_stack = pytest.mark.server(DECIDED)
 
 
 def _as(user: str, **data: str) -> dict[str, str]:
-    return bearer(f"token-of-{user}") | provider_data(**data)
+    return bearer(f"token-of-{user}") | http.provider_data(**data)
 
 
 def _arrived(upstream: Upstream) -> list[tuple[str, str]]:
@@ -105,7 +97,6 @@ def test_a_name_leads_to_a_provider(
 def test_an_unknown_name_is_told_with_the_registered_ones(
     client: httpx.Client, upstream: Upstream, name: str
 ) -> None:
-    """And is repeated unless it is too long for one."""
     told = _told(client.post(CHAT, json=chat(name), headers=bearer()))
 
     shown = f"'{name}'" if len(name) <= 256 else "That name"
@@ -153,7 +144,6 @@ SEVERAL = "Several models here have that name: openai-mini/gpt-4o, openai/gpt-4o
 def test_a_listed_model_has_a_type_and_a_bare_name_may_fit_several(
     client: httpx.Client, upstream: Upstream, route: str, name: str, expected: str
 ) -> None:
-    """What does not fit is refused before anybody is asked."""
     body = {"model": name, "input": "hello"}
 
     assert _told(client.post(route, json=body, headers=_as("alice"))) == expected
@@ -192,9 +182,7 @@ def test_the_policies_decide_who_may_call_and_see_what(
 
 
 @decided_by_llama_stack
-def test_another_type_of_provider_is_llama_stacks(
-    client: httpx.Client, upstream: Upstream
-) -> None:
+def test_a_stock_provider_still_works(client: httpx.Client, upstream: Upstream) -> None:
     """`remote::openai` calls by itself, regular, streamed, large, and without a key."""
     headers = _as("alice", openai_api_key=KEYS["openai"])
     large = chat("stock/gpt-4o", user="x" * 3_000_000)

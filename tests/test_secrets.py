@@ -101,7 +101,6 @@ def leaving_no_trace(server: Server) -> Iterator[None]:
     ],
 )
 def test_a_call_leaves_no_trace(server: Server, upstream: Upstream, name: str) -> None:
-    """Not in the log, however talkative, on disk, or in an error of our own."""
     status, sent, *steps = ALL[name]
     if steps:
         upstream.openai.script(*steps)
@@ -116,9 +115,7 @@ def test_a_call_leaves_no_trace(server: Server, upstream: Upstream, name: str) -
 
 
 @TALKATIVE
-def test_a_caller_that_leaves_leaves_no_trace(
-    server: Server, upstream: Upstream
-) -> None:
+def test_who_leaves_leaves_no_trace(server: Server, upstream: Upstream) -> None:
     """Inside a stream, the last of which it does not wait for."""
     first = event({"a": PROMPT})
     upstream.openai.script(*stream(first, Gate()))
