@@ -179,7 +179,6 @@ def test_a_client_that_sends_all_before_it_looks_reads_its_413(
 def test_a_body_is_taken_up_to_the_limit(
     server: Server, upstream: Upstream, provider: str, size: int, status: int
 ) -> None:
-    """That of its provider, its length announced or not; nothing over it is sent."""
     body = encoded(chat(f"{provider}/gpt-4o")).ljust(size)
     chunks = request(b"POST", CHAT, CHUNKED) + chunk(body) + LAST_CHUNK
 

@@ -183,7 +183,6 @@ ALICE = "Authorization: Bearer token-of-alice"
 
 @WITH_AUTH
 def test_with_auth_a_bearer_is_the_servers(server: Server, upstream: Upstream) -> None:
-    """It says who calls, is no key, and does not go on beside one."""
     assert call(server, X_API_KEY).status == 401
     keyless, _ = call(server, ALICE), call(server, f"{ALICE} | {X_API_KEY}")
 
@@ -192,7 +191,6 @@ def test_with_auth_a_bearer_is_the_servers(server: Server, upstream: Upstream) -
 
 
 def test_a_key_in_a_trailer_reaches_nobody(server: Server, upstream: Upstream) -> None:
-    """Neither this call nor the next one on the connection."""
     line, key = b"Transfer-Encoding: chunked", X_API_KEY.encode()
     trailers = f"{LLAMA}{OTHER}\r\n{BEARER}\r\n\r\n".encode()
     end = chunk(b'{"model":"openai/m-1"}') + b"0\r\n" + trailers

@@ -27,7 +27,6 @@ FIVE = {
 
 
 def test_the_five_models_are_listed(server: Server) -> None:
-    """For OpenAI's client, with Llama Stack's fields beside, and for its own."""
     openai = OpenAI(base_url=f"{server.url}/v1", api_key="none")
     stack = LlamaStackClient(base_url=server.url)
 
@@ -68,7 +67,6 @@ def test_an_unknown_model_is_not_shown(client: httpx.Client, name: str) -> None:
 def test_a_model_answers(
     client: httpx.Client, upstream: Upstream, model: str, *, stream: bool
 ) -> None:
-    """A call arrives once, at its vendor, with the caller's key and its own name."""
     _, vendor, base = FIVE[model]
     mock: Vendor = getattr(upstream, vendor)
     headers = provider_data(KEYS[vendor], passthrough_url=mock.url)
@@ -85,7 +83,6 @@ def test_a_model_answers(
 
 
 def test_the_upstreams_of_the_four_providers_are_pinned() -> None:
-    """One entry each, all of this project's provider, and no key in any."""
     google = "https://generativelanguage.googleapis.com/v1beta/openai"
     pinned = {
         "openai": "OPENAI_UPSTREAM_URL:=https://api.openai.com",

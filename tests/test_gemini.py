@@ -7,7 +7,7 @@ import pytest
 from tests.support.http import ask, chat, encoded, request
 from tests.support.server import Server
 from tests.support.upstream import Upstream
-from tests.support.wire import EVENTS, JSON, answer
+from tests.support.wire import EVENTS, JSON, Json, answer
 
 CALL = request(body=encoded(chat("gemini/gemini-2.5-flash-lite")))
 
@@ -20,20 +20,15 @@ def array(**fields: object) -> bytes:
 @pytest.mark.parametrize(
     ("headers", "fields", "expected"),
     [
-        (JSON, {"details": [{"links": []}, {"reason": "REASON"}]}, ("S", "REASON")),
-        (EVENTS, {"details": [7, {}]}, ("S", "S")),
-        ({}, {"details": 5, "status": 5}, ("api_error", "api_error")),
-        (JSON, {"details": [{"reason": 7}], "status": None}, ("api_error",) * 2),
+        (JSON, {"details": [{"links": []}, {"reason": "REASON"}]}, ["S", "REASON"]),
+        (EVENTS, {"details": [7, {}]}, ["S", "S"]),
+        ({}, {"details": 5, "status": 5}, ["api_error"] * 2),
+        (JSON, {"details": [{"reason": 7}], "status": None}, ["api_error"] * 2),
     ],
 )
 def test_an_error_is_unwrapped(
-    server: Server,
-    upstream: Upstream,
-    headers: dict[str, str],
-    fields: dict[str, object],
-    expected: tuple[str, str],
+    server: Server, upstream: Upstream, headers: Json, fields: Json, expected: list[str]
 ) -> None:
-    """Whatever Google leaves out, and whoever's provider is in front of it."""
     upstream.openai.script(answer(array(**fields), 404, headers))
 
     got = ask(server.port, request(body=encoded(chat())))
@@ -83,11 +78,7 @@ OBJECT = b'{"error":{"code":429,"details":[7,{"retryDelay":"9.5s"}]}}'
     ],
 )
 def test_when_to_try_again_becomes_the_header_that_clients_read(
-    server: Server,
-    upstream: Upstream,
-    error: object,
-    given: dict[str, str],
-    expected: list[str],
+    server: Server, upstream: Upstream, error: object, given: Json, expected: object
 ) -> None:
     """In whole seconds, in an array and in an object; a header that is there stays."""
     delay = {"@type": "….RetryInfo", "retryDelay": error}

@@ -161,7 +161,6 @@ def test_an_upstream_that_is_silent_for_too_long_is_a_timeout(
 def test_interim_answers_are_not_the_answer(
     server: Server, upstream: Upstream, count: int, status: int
 ) -> None:
-    """Such as 103 with hints; more than any upstream has to say are none."""
     upstream.openai.script(HINTS * count + answer(b"{}", 201), times=2)
 
     got = [call(server, "openai") for _ in range(2)]
@@ -246,7 +245,6 @@ def test_what_comes_unasked_is_nobodys_answer(
 def test_a_vendor_that_hangs_costs_no_other_vendor_anything(
     server: Server, client: httpx.Client, upstream: Upstream
 ) -> None:
-    """Nor do connections stay open for callers that have gone."""
     upstream.openai.drop_connections()
     upstream.openai.script(SILENCE, times=None)
     sent = request(body=encoded(chat()))

@@ -59,7 +59,6 @@ STOPPED = (
 
 @pytest.mark.parametrize("path", ROUTES)
 def test_what_was_sent_arrives(server: Server, upstream: Upstream, path: str) -> None:
-    """The query, every field byte for byte, and the contract's headers alone."""
     upstream.openai.script(answer())
     sent = f'{{"first":1,"model":"openai/m-1",{FIELDS},"last":2}}'.encode()
     # As Claude Code asks.
@@ -152,7 +151,6 @@ def test_a_body_that_is_no_request_is_refused(
 def test_a_version_is_added_where_base_url_has_none(
     server: Server, upstream: Upstream, number: int, expected: str
 ) -> None:
-    """`/v1`, behind its path; one that names a version stays as it is."""
     call(server, encoded({"model": f"base-{number}/m-1"}))
 
     assert upstream.openai.request.target == f"{expected}/chat/completions"

@@ -35,7 +35,6 @@ CASES += [(CHAT, 204, "none"), (CHAT, 304, "none")]
 def test_an_answer_passes_as_the_upstream_sent_it(
     server: Server, upstream: Upstream, path: str, status: int, coding: str
 ) -> None:
-    """Status, every byte, the contract's headers and no others; nothing is retried."""
     body = BODIES[coding]
     relayed = [(name, f"{n}; {name}") for n, name in enumerate(RELAYED.split())]
     relayed += [("content-type", "application/json; a=b"), ("content-encoding", coding)]
@@ -64,7 +63,6 @@ def test_an_answer_passes_as_the_upstream_sent_it(
 def test_an_answer_and_its_access_line_have_one_request_id(
     server: Server, upstream: Upstream, headers: dict[str, str], expected: str
 ) -> None:
-    """The vendor's own, by either name, or one that this server makes."""
     upstream.openai.script(answer(headers=JSON | headers))
 
     got = ask(server.port, CALL)

@@ -165,7 +165,6 @@ def test_a_listed_model_has_a_type_and_a_bare_name_may_fit_several(
 def test_the_policies_decide_who_may_call_and_see_what(
     client: httpx.Client, user: str, model: str, status: int
 ) -> None:
-    """Whoever called it before; what a user may not read is not there."""
     key = KEYS["gemini" if "gemini" in model else "openai"]
     for name in ("alice", user):
         answer = client.post(CHAT, json=chat(model), headers=_as(name, key=key))
@@ -183,7 +182,6 @@ def test_the_policies_decide_who_may_call_and_see_what(
 
 @decided_by_llama_stack
 def test_a_stock_provider_still_works(client: httpx.Client, upstream: Upstream) -> None:
-    """`remote::openai` calls by itself, regular, streamed, large, and without a key."""
     headers = _as("alice", openai_api_key=KEYS["openai"])
     large = chat("stock/gpt-4o", user="x" * 3_000_000)
     streamed = chat("stock/gpt-4o", stream=True)

@@ -34,7 +34,6 @@ data: 1e-7}\r\n\ndata: {"error":{"message":"overloaded"}}\n\ndata: [DONE]\n\ndat
 def call(
     client: httpx.Client, path: str = CHAT, provider: str = "impatient"
 ) -> AbstractContextManager[httpx.Response]:
-    """Open a streamed call of a model that every route takes."""
     body = http.chat(f"{provider}/m-1", stream=True)
     return client.stream("POST", path, json=body, headers=http.bearer())
 
@@ -60,7 +59,6 @@ def test_events_pass_one_by_one(
 def test_an_event_cut_anywhere_passes_whole(
     upstream: Upstream, client: httpx.Client, end: bytes
 ) -> None:
-    """The part before the cut waits for the other, however the lines end."""
     second = b": a" + end + b"data: \xc3" + end * 2
     for cut in range(1, len(second)):
         gate = Gate()
@@ -218,7 +216,6 @@ def test_a_caller_that_left_before_its_call_began_is_told_of_at_once() -> None:
 def test_a_caller_that_disconnects_while_its_body_goes_out_stops_it(
     server: Server, upstream: Upstream
 ) -> None:
-    """What is buffered for an upstream that does not read is dropped."""
     gate = Gate()
     upstream.openai.script(gate, wire.READ_BODY, wire.answer(), read_body=False)
 
