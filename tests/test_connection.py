@@ -68,9 +68,7 @@ DOUBTFUL = {
 
 
 @pytest.mark.parametrize("sent", DOUBTFUL.values(), ids=DOUBTFUL)
-def test_what_is_no_clear_request_is_refused(
-    server: Server, upstream: Upstream, sent: bytes
-) -> None:
+def test_unclear_http_is_a_400(server: Server, upstream: Upstream, sent: bytes) -> None:
     with Raw(server.port) as raw:
         raw.send(sent, NEXT)
         assert raw.answer().error_code == (400, "invalid_http_request")
@@ -154,9 +152,7 @@ def test_what_is_refused_is_not_read_for_ever(server: Server, refused: bytes) ->
 
 
 @pytest.mark.parametrize("is_announced", [True, False])
-def test_a_client_that_sends_all_before_it_looks_reads_its_413(
-    server: Server, *, is_announced: bool
-) -> None:
+def test_who_sends_all_first_reads_a_413(server: Server, *, is_announced: bool) -> None:
     grown = server.growth()
     headers = http.bearer() | {"Content-Type": "application/json"}
     if is_announced:

@@ -50,9 +50,7 @@ ODD = {
 
 
 @pytest.mark.parametrize("kind", ODD)
-def test_what_is_no_such_array_is_left_as_it_is(
-    server: Server, upstream: Upstream, kind: str
-) -> None:
+def test_other_bodies_stay_as_is(server: Server, upstream: Upstream, kind: str) -> None:
     status = 399 if kind.endswith("399") else 400
     upstream.gemini.script(answer(ODD[kind], status, {"content-type": "text/json"}))
 

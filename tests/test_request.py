@@ -85,9 +85,7 @@ SAME = {
 
 
 @pytest.mark.parametrize("sent", SAME)
-def test_what_is_around_the_values_means_nothing(
-    server: Server, upstream: Upstream, sent: bytes
-) -> None:
+def test_layout_means_nothing(server: Server, upstream: Upstream, sent: bytes) -> None:
     call(server, sent)
 
     assert upstream.openai.request.body == SAME[sent].encode()

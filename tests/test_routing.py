@@ -197,9 +197,7 @@ def test_a_stock_provider_still_works(client: httpx.Client, upstream: Upstream) 
 
 
 @decided_by_llama_stack
-def test_a_call_from_inside_llama_stack_reaches_the_pinned_upstream(
-    client: httpx.Client, upstream: Upstream
-) -> None:
+def test_calls_from_inside_are_pinned(client: httpx.Client, upstream: Upstream) -> None:
     """Its safety API's, with the caller's key, and once: the stock one tries thrice."""
     safe = answer(b'{"choices":[{"index":0,"message":{"content":"safe"}}]}')
     upstream.gemini.script(safe)

@@ -213,9 +213,7 @@ def test_a_caller_that_left_before_its_call_began_is_told_of_at_once() -> None:
     told.assert_called_once_with()
 
 
-def test_a_caller_that_disconnects_while_its_body_goes_out_stops_it(
-    server: Server, upstream: Upstream
-) -> None:
+def test_a_caller_that_goes_stops_its_body(server: Server, upstream: Upstream) -> None:
     gate = Gate()
     upstream.openai.script(gate, wire.READ_BODY, wire.answer(), read_body=False)
 
