@@ -19,7 +19,7 @@ from lls_openai.relay.models import openai_form
 from lls_openai.relay.record import record_of
 from lls_openai.relay.request import InFlight, RequestBody, read_body
 from lls_openai.relay.response import relay_answer
-from lls_openai.relay.routes import ROUTES, is_anthropic, refusal
+from lls_openai.relay.routes import ROUTES, is_anthropic, refuse_others
 from lls_openai.relay.routing import Routing
 from lls_openai.relay.upstream import Upstream
 from lls_openai.settings import ProviderConfig
@@ -61,8 +61,7 @@ class Relay(ProviderDataMiddleware):  # type: ignore[misc]
             credentials = read_credentials(
                 scope["headers"], bearer_is_key=not self._routing.has_authentication
             )
-            if error := refusal(scope, scope["app"].routes):
-                raise error
+            refuse_others(scope, scope["app"].routes)
             if path in ROUTES:
                 try:
                     await self._relay(scope, receive, send, credentials)
@@ -72,10 +71,7 @@ class Relay(ProviderDataMiddleware):  # type: ignore[misc]
                 send = openai_form(send) if path.startswith("/v1/models") else send
                 await super().__call__(scope, receive, send)
         except RelayError as error:
-            record.code = error.code
-            # They hold the body, and what is left of that may be discarded for long.
-            error.__traceback__ = error.__context__ = None
-            await send_error(send, error, anthropic=is_anthropic(path))
+            await answer_error(scope, send, error)
 
     async def _relay(
         self, scope: Scope, receive: Receive, send: Send, credentials: Credentials
@@ -84,14 +80,14 @@ class Relay(ProviderDataMiddleware):  # type: ignore[misc]
         take = partial(in_flight.take, record)
         text = await read_body(receive, scope["headers"], self._body_limit, take)
         body, route = RequestBody(text), ROUTES[scope["path"]]
-        provider, model, listed = await self._routing.find(body.model, route, scope)
+        provider, model, listed = await self._routing.find(body.model, scope)
         upstream = upstream_of(provider)
         if upstream is None:
             await super().__call__(scope, _again(text, receive), send)
             return
         upstream.check(model, len(text), credentials)
         headers = upstream.headers(scope["headers"], credentials, route)
-        url = upstream.endpoint(route, scope["query_string"])
+        url = upstream.endpoint(scope["path"], scope["query_string"])
         record.model, record.provider = listed, provider.__provider_id__
         record.stream = body.stream
         call = post(upstream.pool, url, headers, body.for_model(model))
@@ -105,6 +101,14 @@ class Relay(ProviderDataMiddleware):  # type: ignore[misc]
         finally:
             # Unless the answer is whole, this ends the connection.
             response.close()
+
+
+async def answer_error(scope: Scope, send: Send, error: RelayError) -> None:
+    """Answer with an error of the server's own, in the form of the route."""
+    record_of(scope).code = error.code
+    # They hold the body, and what is left of that may be discarded for long.
+    error.__traceback__ = error.__context__ = None
+    await send_error(send, error, anthropic=is_anthropic(scope["path"]))
 
 
 def _end_with_caller(scope: Scope) -> None:

@@ -138,12 +138,10 @@ def _announced(headers: dict[bytes, bytes]) -> int:
 
 def _check_utf8(text: bytes) -> None:
     """Check what msgspec skips without a look, and that there is not too much of it."""
-    if len(text) <= PIECE:
-        text.decode()
-    else:
-        decoder = codecs.getincrementaldecoder("utf-8")()
-        for at in range(0, len(text), PIECE):
-            decoder.decode(text[at : at + PIECE])
+    if not text.isascii():
+        pieces = (text[at : at + PIECE] for at in range(0, len(text), PIECE))
+        for _ in codecs.iterdecode(pieces, "utf-8"):
+            pass
     if text.count(b":") > MANY_COLONS:
         raise RelayError(
             "invalid_request_body", f"The body has more than {MANY_COLONS:,} colons"

@@ -1,6 +1,6 @@
 """The table of routes: which are relayed, and how any other is refused."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from llama_stack_api import ModelType
 from starlette.routing import BaseRoute, Match
@@ -12,31 +12,26 @@ from lls_openai.relay.errors import RelayError
 LONGEST_PATH = 128
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(NamedTuple):
     """A route that is relayed to the upstream's own of the same name.
 
     Args:
-        path: as callers name it; the upstream's URL ends like it, without `/v1`.
         model_type: the type of model that it takes.
         anthropic: whether keys and errors have Anthropic's form there.
     """
 
-    path: str
     model_type: ModelType = ModelType.llm
     anthropic: bool = False
 
 
+# By the path as callers name it; the upstream's URL ends like it, without `/v1`.
 ROUTES = {
-    route.path: route
-    for route in (
-        Route("/v1/chat/completions"),
-        Route("/v1/completions"),
-        Route("/v1/embeddings", ModelType.embedding),
-        Route("/v1/responses"),
-        Route("/v1/messages", anthropic=True),
-        Route("/v1/messages/count_tokens", anthropic=True),
-    )
+    "/v1/chat/completions": Route(),
+    "/v1/completions": Route(),
+    "/v1/embeddings": Route(ModelType.embedding),
+    "/v1/responses": Route(),
+    "/v1/messages": Route(anthropic=True),
+    "/v1/messages/count_tokens": Route(anthropic=True),
 }
 
 # Llama Stack's own that run.yaml leaves open.
@@ -51,35 +46,38 @@ def is_anthropic(path: str) -> bool:
     return path in ROUTES and ROUTES[path].anthropic
 
 
-def refusal(scope: Scope, routes: list[BaseRoute]) -> RelayError | None:
-    """Say why a request is for no route of this server; None if it is for one.
+def refuse_others(scope: Scope, routes: list[BaseRoute]) -> None:
+    """Let a request pass that is for a route of this server.
 
     Args:
         scope: the request's.
         routes: the routes of Llama Stack's application.
+
+    Raises:
+        RelayError: there is no such route, or it does not take the method.
     """
-    path = scope["path"]
+    path, method = scope["path"], scope["method"]
     if path in ROUTES:
-        return None if scope["method"] == "POST" else _wrong_method(path, {"POST"})
+        methods = {"POST"}
     # Starlette takes "/v1/chat/completions\n" for the route without the line feed.
-    if not path.isprintable():
-        return unknown_route(path)
-    if any(_serves(route, scope, scope["method"]) for route in routes):
-        return None
-    methods = {m for m in _METHODS for route in routes if _serves(route, scope, m)}
-    return _wrong_method(path, methods) if methods else unknown_route(path)
+    elif not path.isprintable():
+        methods = set()
+    elif any(_serves(route, scope, method) for route in routes):
+        methods = {method}
+    else:
+        methods = {m for m in _METHODS for each in routes if _serves(each, scope, m)}
+    if not methods:
+        raise unknown_route(path)
+    if method not in methods:
+        # RFC 9110, section 15.5.6: it names the right ones.
+        allowed = ", ".join(sorted(methods))
+        error = RelayError("method_not_allowed", f"{path} takes {allowed}")
+        error.headers = [(b"allow", allowed.encode())]
+        raise error
 
 
 def _serves(route: BaseRoute, scope: Scope, method: str) -> bool:
     return route.matches({**scope, "method": method})[0] is Match.FULL
-
-
-def _wrong_method(path: str, methods: set[str]) -> RelayError:
-    """Make the error that names the right ones (RFC 9110, section 15.5.6)."""
-    allowed = ", ".join(sorted(methods))
-    error = RelayError("method_not_allowed", f"{path} takes {allowed}")
-    error.headers = [(b"allow", allowed.encode())]
-    return error
 
 
 def unknown_route(path: str) -> RelayError:

@@ -10,12 +10,12 @@ from typing import Any
 
 from llama_stack.core import request_headers
 from llama_stack.core.stack import Stack
-from llama_stack_api import Api, Inference, Model, ModelNotFoundError
+from llama_stack_api import Api, Inference, Model, ModelNotFoundError, ModelType
 from llama_stack_api.common.errors import ModelTypeError
 from starlette.types import Scope
 
 from lls_openai.relay.errors import RelayError
-from lls_openai.relay.routes import Route
+from lls_openai.relay.routes import ROUTES
 
 # A longer name is no model's; it is not looked up, nor repeated.
 LONGEST_NAME = 256
@@ -42,7 +42,7 @@ class Routing:
         self._table: Any = self._router.routing_table
         self.providers: dict[str, Inference] = self._table.impls_by_provider_id
 
-    async def find(self, name: str, route: Route, scope: Scope) -> Found:
+    async def find(self, name: str, scope: Scope) -> Found:
         """Find the provider of a model.
 
         Access control is the router's: what the authenticated user may not read is
@@ -50,8 +50,7 @@ class Routing:
 
         Args:
             name: the model as the caller names it.
-            route: the route that was asked for.
-            scope: the request's, with its user.
+            scope: the request's, with its path and its user.
 
         Returns:
             The provider, the upstream's own name for the model, and the name under
@@ -61,18 +60,19 @@ class Routing:
             RelayError: no provider has it, or a bare name fits several.
             RelayError: it is a model of another type than the route wants.
         """
-        if known := self._known.get((name, route.path)):
+        path = scope["path"]
+        if known := self._known.get((name, path)):
             return known
         user = request_headers.user_from_scope(scope)
         with request_headers.request_provider_data_context({}, user):
-            found = await self._ask(name, route)
+            found = await self._ask(name, ROUTES[path].model_type)
         # Asking takes 40 us. The answer is kept where it does not depend on who asks,
         # and for listed models only, since callers make up any number of others.
         if self._same_for_all and found[2] != OTHER:
-            self._known[name, route.path] = found
+            self._known[name, path] = found
         return found
 
-    async def _ask(self, name: str, route: Route) -> Found:
+    async def _ask(self, name: str, kind: ModelType) -> Found:
         models: list[Model] = await self._table.get_all_with_type("model")
         listed = {model.identifier for model in models}
         full = name if name in listed else _full_name(name, models)
@@ -81,12 +81,12 @@ class Routing:
             raise _not_found(name, listed)
         try:
             provider, model = await self._router._get_model_provider(  # noqa: SLF001 (see above)
-                full, route.model_type
+                full, kind
             )
         except ModelNotFoundError:
             raise _not_found(name, listed) from None
         except ModelTypeError:
-            message = f"This model is not of the type {route.model_type.value}"
+            message = f"This model is not of the type {kind.value}"
             raise RelayError("invalid_request_body", message, "model") from None
         return provider, model, full if full in listed else OTHER
 

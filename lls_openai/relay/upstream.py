@@ -71,9 +71,9 @@ class Upstream:
         """Connections to it; they belong to the loop that asks first."""
         return open_pool(tls=self._tls, proxy=self._proxy, timeout=self._timeout)
 
-    def endpoint(self, route: Route, query: bytes) -> URL:
+    def endpoint(self, path: str, query: bytes) -> URL:
         """Give the upstream's URL for a route, with the caller's query."""
-        endpoint = self._endpoints[route.path]
+        endpoint = self._endpoints[path]
         if query and query.isascii():
             return URL(f"{endpoint}?{query.decode()}", encoded=True)
         return endpoint

@@ -5,10 +5,8 @@ large body, and takes what follows an offer to upgrade for a new request.
 """
 
 import asyncio
-from typing import Any
 
 import httptools
-from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from lls_openai.relay.errors import RelayError
@@ -33,22 +31,6 @@ LOOKS = 4
 HEAD_TOO_LARGE = b"431 Request Header Fields Too Large"
 
 
-def accept_with_bounds(config: Config, caller_timeout: float) -> None:
-    """Have a server make `Connection`s of what it accepts.
-
-    Args:
-        config: the server's, loaded.
-        caller_timeout: how long a caller may keep a connection waiting, in seconds.
-
-    Raises:
-        RuntimeError: its parser is not httptools, a dependency of this project.
-    """
-    if config.http_protocol_class is not HttpToolsProtocol:
-        raise RuntimeError("uvicorn does not parse with httptools")
-    Connection.caller_timeout = caller_timeout
-    config.http_protocol_class = Connection
-
-
 class Connection(HttpToolsProtocol):
     """Ends when its caller keeps it waiting, and reads nothing that is no request.
 
@@ -71,15 +53,11 @@ class Connection(HttpToolsProtocol):
     # The requests that are not answered yet, in order; the first is being answered.
     _open: tuple[Caller, ...] = ()
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 (uvicorn's own)
-        super().__init__(*args, **kwargs)
-        # `Front` writes a better line at the end of a request.
-        self.access_log = False
-        self.ws_protocol_class = None
-
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # (uvicorn's own signature)
         """Expect a first head."""
         super().connection_made(transport)
+        # `Front` writes a better line at the end of a request.
+        self.access_log = False
         self._since = self.loop.time()
         self._look()
 

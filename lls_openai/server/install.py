@@ -18,10 +18,9 @@ from llama_stack.core.exceptions import translate_exception
 from llama_stack.core.server import server
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from lls_openai.relay.app import Relay
-from lls_openai.relay.errors import RelayError, error_body, send_error
-from lls_openai.relay.record import record_of
-from lls_openai.relay.routes import ROUTES, is_anthropic, unknown_route
+from lls_openai.relay.app import Relay, answer_error
+from lls_openai.relay.errors import RelayError, error_body
+from lls_openai.relay.routes import ROUTES, unknown_route
 from lls_openai.server.lifecycle import serve
 from lls_openai.server.logs import set_up_logs
 from lls_openai.server.run_yaml import read_run_yaml
@@ -70,8 +69,7 @@ class RouteAuthorization(server.RouteAuthorizationMiddleware):  # type: ignore[m
         try:
             await super().__call__(scope, receive, send)
         except RelayError as error:
-            record_of(scope).code = error.code
-            await send_error(send, error, anthropic=is_anthropic(scope["path"]))
+            await answer_error(scope, send, error)
 
     def _is_route_allowed(self, route: str, user: User | None) -> bool:
         allowed = super()._is_route_allowed(route, user) if user else self._open(route)

@@ -18,7 +18,7 @@ import uvicorn
 from llama_stack.core.datatypes import StackConfig
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from lls_openai.server.connection import accept_with_bounds
+from lls_openai.server.connection import Connection
 from lls_openai.server.front import Front
 from lls_openai.settings import ProviderConfig, give_up
 
@@ -86,7 +86,9 @@ def _set_up(server: uvicorn.Server, settings: list[ProviderConfig]) -> None:
     caller_timeout = max(each.caller_timeout for each in settings)
     config.timeout_keep_alive = caller_timeout  # type: ignore[assignment]  # (whole seconds or not)
     config.timeout_graceful_shutdown = max(each.drain_timeout for each in settings)
-    accept_with_bounds(config, caller_timeout)
+    Connection.caller_timeout = caller_timeout
+    config.http_protocol_class = Connection
+    config.ws_protocol_class = None
     app = config.loaded_app
     # uvicorn believes X-Forwarded-For of 127.0.0.1 unless told otherwise.
     if isinstance(app, ProxyHeadersMiddleware) and not os.environ.get(
