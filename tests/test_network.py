@@ -12,7 +12,6 @@ import pytest
 from multidict import CIMultiDict
 
 from lls_openai.relay.client import post
-from lls_openai.relay.routes import ROUTES
 from lls_openai.relay.upstream import Upstream as Pinned
 from lls_openai.settings import ProviderConfig
 from tests.support import wire
@@ -198,7 +197,7 @@ def test_what_waits_in_the_kernel_is_seen_before_a_connection_is_used(
     """An end, or bytes that nobody asked for: a loop that was busy has read neither."""
     gate = Gate()
     pinned = Pinned(ProviderConfig(base_url=upstream.openai.url))
-    url = pinned.endpoint(ROUTES[CHAT], b"")
+    url = pinned.endpoint(CHAT, b"")
     upstream.openai.script(answer(b"first"), gate, unasked)
     upstream.openai.script(answer(b"second"))
 

@@ -9,7 +9,6 @@ import httpx
 import pytest
 import yaml
 
-from lls_openai.relay.routes import ROUTES as TABLE
 from lls_openai.relay.routing import Routing
 from tests.support import http
 from tests.support.http import CHAT, CLAUDE, EMBEDDINGS, MODELS, ROUTES, bearer, chat
@@ -228,7 +227,7 @@ def test_a_made_up_name_of_a_model_is_not_remembered() -> None:
     async def find_each_twice() -> None:
         routing = Routing(stack)
         for name in ("a/listed", "a/made-up") * 2:
-            await routing.find(name, TABLE[CHAT], {})
+            await routing.find(name, {"path": CHAT})
 
     asyncio.run(find_each_twice())
 
