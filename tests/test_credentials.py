@@ -10,7 +10,7 @@ from tests.support.wire import chunk
 
 FORWARDING = {"forward_headers": {"vendor_key": "X-Vendor-Key"}}
 # What is forwarded and the key take the place of the first two, the last the caller's.
-HEADERS = {"X-Vendor-Key": "no", "Authorization": "no", "OpenAI-Project": "ours"}
+HEADERS = {"X-Vendor-Key": "no", "Authorization": "no", "openai-project": "ours"}
 pytestmark = pytest.mark.providers(
     {
         "keyed": {"api_key": "sk-op"},

@@ -135,7 +135,7 @@ def test_what_goes_on_slowly_is_not_cut(server: Server, upstream: Upstream) -> N
 
 
 def test_too_many_bytes_in_flight_are_a_503(server: Server, upstream: Upstream) -> None:
-    """503, in the form of the route; a call counts until its answer begins."""
+    """In the form of the route; a call counts until its answer begins."""
     before, inside = Gate(), Gate()
     upstream.openai.script(before, *stream(FIRST, inside, DONE))
     with Raw(server.port) as raw:
