@@ -125,8 +125,6 @@ class PydanticAI:
 
 
 class PydanticAIChat(PydanticAI):
-    """pydantic-ai's `openai-chat:`."""
-
     prefix = "openai-chat"
 
 
@@ -169,7 +167,6 @@ def plain(answer: Any) -> Any:
 
 
 def main() -> None:
-    """Answer line by line."""
     for line in sys.stdin:
         key, method, argument = json.loads(line)
         try:

@@ -54,7 +54,10 @@ class Clone:
         (self.path / ".venv").symlink_to(sys.prefix)
         self.bin = directory / "bin"
         self.bin.mkdir()
-        (self.bin / "uv").symlink_to(_working_uv())
+        # The uv that runs these tests, or that the Makefile finds.
+        own = PROJECT / ".uv/bin/uv"
+        uv = os.environ.get("UV") or (own if own.exists() else shutil.which("uv"))
+        (self.bin / "uv").symlink_to(uv or "no uv: run the tests with `make test`")
         self.env = {
             "HOME": str(directory),
             "PATH": f"{self.bin}:{os.environ['PATH']}",
@@ -101,10 +104,8 @@ class Clone:
         with (self.path.parent / "output").open("ab") as output:
             process = self._start(script, variables, output.fileno())
             try:
-                with suppress(AssertionError):
-                    eventually(lambda: process.poll() is not None or answers(url), 60)
+                eventually(lambda: process.poll() is not None or answers(url), 60)
                 assert process.poll() is None, self.output()
-                assert answers(url), self.output()
                 yield
             finally:
                 _end(process, signal.SIGINT)
@@ -121,14 +122,3 @@ def _end(process: "subprocess.Popen[str]", how: signal.Signals) -> None:
         # Whoever of the group is left has not understood it.
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-
-
-def _working_uv() -> Path:
-    """The uv that runs these tests, or one that can be found."""
-    own = PROJECT / ".uv/bin/uv"
-    for uv in (os.environ.get("UV"), shutil.which("uv"), own):
-        if uv and Path(uv).exists():
-            asked = [uv, "--version"]
-            if not subprocess.run(asked, capture_output=True, check=False).returncode:
-                return Path(uv).resolve()
-    raise FileNotFoundError("no working uv: run the tests with `make test`")
