@@ -22,8 +22,8 @@ import httpx
 
 from tests.support.server import (
     PROJECT,
-    Server,
     ServerError,
+    Servers,
     Variation,
     clean_environment,
 )
@@ -62,9 +62,9 @@ def demonstrate(port: int) -> int:
             # So that one sees a streamed answer arrive.
             vendor.pause = 0.05
         say(f"Starting the server on port {port}: llama stack run run.yaml")
-        server = Server(directory, Variation(), upstream.environment, port)
-        stack.callback(server.kill)
-        server.wait_ready()
+        servers = Servers(directory, upstream.environment)
+        stack.callback(servers.close)
+        server = servers.start(Variation(), port)
         say("Asking its models, with made-up keys: python main.py\n")
         keys = {f"{name.upper()}_API_KEY": key for name, key in KEYS.items()}
         listed = httpx.get(f"{server.url}/v1/models", trust_env=False).json()["data"]

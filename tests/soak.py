@@ -196,8 +196,7 @@ def not_reading(server: Server, upstream: Upstream) -> Iterator[Line]:
     """Callers that ask for a large stream and read nothing of it."""
     openai, event = upstream.openai, chunk(b"data: %b\n\n" % (b"x" * 16_000))
     openai.script(stream()[0], [event] * (LARGE // len(event)), times=None)
-    server.forget_peak()
-    memory = server.memory()
+    growth = server.growth()
     with ExitStack() as opened:
         for _ in range(READERS):
             caller = opened.enter_context(socket.socket())
@@ -209,7 +208,7 @@ def not_reading(server: Server, upstream: Upstream) -> Iterator[Line]:
         dropped = [each.disconnected.wait(CALLER_TIMEOUT * 3) for each in arrived]
         seconds = time.monotonic() - start
     taken = sum(each.written for each in arrived) // READERS // 1024
-    held = (server.memory("VmHWM") - memory) // READERS // 1024
+    held = growth() // READERS // 1024
     what = f"{READERS} callers read nothing of {LARGE // MIB} MiB: taken upstream, each"
     yield at_most(what, taken, LARGE // 2048, " KiB")
     # Several reads of 256 KiB are on their way at once.
@@ -221,12 +220,11 @@ def not_reading(server: Server, upstream: Upstream) -> Iterator[Line]:
 
 def half_bodies(server: Server) -> Iterator[Line]:
     """Bodies that are never whole, with a key that is none, and all at once."""
-    server.forget_peak()
-    memory = server.memory()
+    growth = server.growth()
     with ExitStack() as opened, ThreadPoolExecutor(BODIES) as pool:
         raws = [opened.enter_context(Raw(server.port)) for _ in range(BODIES)]
         statuses = list(pool.map(_send_half, raws))
-        peak = (server.memory("VmHWM") - memory) // MIB
+        peak = growth() // MIB
     what = f"{BODIES} half bodies of 60 MB, {IN_FLIGHT // MIB} MiB may be in flight:"
     yield at_most(f"{what} most memory", peak, IN_FLIGHT // MIB + 64, " MiB")
     not_refused = BODIES - statuses.count(b"HTTP/1.1 503")

@@ -253,18 +253,15 @@ class Server:
             self._process.wait()
 
     def memory(self, field: str = "VmRSS") -> int:
-        """How many bytes it holds; of "VmHWM" the most since `forget_peak`."""
+        """How many bytes it holds; of "VmHWM" the most so far."""
         status = Path(f"/proc/{self.pid}/status").read_text()
         return int(status.partition(f"{field}:")[2].split()[0]) * 1024
 
     def growth(self) -> Callable[[], int]:
         """Give what says by how many bytes it has grown at most since now."""
-        self.forget_peak()
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5")
         before = self.memory()
         return lambda: self.memory("VmHWM") - before
-
-    def forget_peak(self) -> None:
-        Path(f"/proc/{self.pid}/clear_refs").write_text("5")
 
     def descriptors(self) -> int:
         return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
