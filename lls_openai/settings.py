@@ -10,8 +10,6 @@ from llama_stack.providers.remote.inference.passthrough.config import (
 from llama_stack.providers.utils.inference.model_registry import NetworkConfig
 from pydantic import ConfigDict, Field, HttpUrl, field_validator
 
-MEBIBYTE = 1024 * 1024
-
 # uvicorn's status for a server that does not come up.
 STARTUP_FAILURE = 3
 
@@ -37,8 +35,8 @@ class ProviderConfig(PassthroughImplConfig):  # type: ignore[misc]
     base_url: HttpUrl = Field(description="The upstream that every call goes to")
     # A proxy's URL and further headers may hold passwords.
     network: NetworkConfig | None = Field(default=None, repr=False)
-    max_request_bytes: int = Field(default=64 * MEBIBYTE, gt=0)
-    max_bytes_in_flight: int = Field(default=512 * MEBIBYTE, gt=0)
+    max_request_bytes: int = Field(default=64 * 2**20, gt=0)
+    max_bytes_in_flight: int = Field(default=512 * 2**20, gt=0)
     caller_timeout: float = Field(default=60, gt=0)
     drain_timeout: int = Field(default=60, gt=0)
 

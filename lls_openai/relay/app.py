@@ -10,11 +10,12 @@ import asyncio
 from functools import partial
 
 from llama_stack.core.server.server import ProviderDataMiddleware
+from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from lls_openai.relay.client import post
 from lls_openai.relay.credentials import Credentials, read_credentials
-from lls_openai.relay.errors import RelayError, send_error
+from lls_openai.relay.errors import RelayError
 from lls_openai.relay.models import openai_form
 from lls_openai.relay.record import record_of
 from lls_openai.relay.request import InFlight, RequestBody, read_body
@@ -58,9 +59,8 @@ class Relay(ProviderDataMiddleware):  # type: ignore[misc]
         record = record_of(scope)
         path = scope["path"]
         try:
-            credentials = read_credentials(
-                scope["headers"], bearer_is_key=not self._routing.has_authentication
-            )
+            bearer = not self._routing.has_authentication
+            credentials = read_credentials(scope["headers"], bearer_is_key=bearer)
             refuse_others(scope, scope["app"].routes)
             if path in ROUTES:
                 try:
@@ -71,7 +71,7 @@ class Relay(ProviderDataMiddleware):  # type: ignore[misc]
                 send = openai_form(send) if path.startswith("/v1/models") else send
                 await super().__call__(scope, receive, send)
         except RelayError as error:
-            await answer_error(scope, send, error)
+            await answer_error(error, scope, receive, send)
 
     async def _relay(
         self, scope: Scope, receive: Receive, send: Send, credentials: Credentials
@@ -103,12 +103,17 @@ class Relay(ProviderDataMiddleware):  # type: ignore[misc]
             response.close()
 
 
-async def answer_error(scope: Scope, send: Send, error: RelayError) -> None:
+async def answer_error(
+    error: RelayError, scope: Scope, receive: Receive, send: Send
+) -> None:
     """Answer with an error of the server's own, in the form of the route."""
     record_of(scope).code = error.code
     # They hold the body, and what is left of that may be discarded for long.
     error.__traceback__ = error.__context__ = None
-    await send_error(send, error, anthropic=is_anthropic(scope["path"]))
+    body = error.body(anthropic=is_anthropic(scope["path"]))
+    response = Response(body, error.status, media_type="application/json")
+    response.raw_headers += error.headers
+    await response(scope, receive, send)
 
 
 def _end_with_caller(scope: Scope) -> None:

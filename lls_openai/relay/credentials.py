@@ -18,9 +18,8 @@ PROVIDER_DATA_HEADERS = (b"x-llamastack-provider-data", b"x-ogx-provider-data")
 _READ = frozenset({*PROVIDER_DATA_HEADERS, b"x-api-key", b"authorization"})
 
 HOW_TO_SEND = (
-    'X-LlamaStack-Provider-Data: {"passthrough_api_key": "<your key>"} '
-    "or x-api-key: <your key> or, where the server wants no token of its own there, "
-    "Authorization: Bearer <your key>"
+    'X-LlamaStack-Provider-Data: {"passthrough_api_key": "<your key>"} or x-api-key: '
+    "<your key> or, unless the server has tokens, Authorization: Bearer <your key>"
 )
 
 # ASGI's header pairs, names in lower case.

@@ -6,7 +6,6 @@ stand in one.
 """
 
 import msgspec
-from starlette.types import Send
 
 # Headers of an answer, names in lower case.
 type AnswerHeaders = list[tuple[bytes, bytes]]
@@ -91,16 +90,3 @@ def error_body(message: str, type_: str, param: str | None, code: str | None) ->
     """Write OpenAI's error object, of which any field but the message may be None."""
     error = {"message": message, "type": type_, "param": param, "code": code}
     return msgspec.json.encode({"error": error})
-
-
-async def send_error(send: Send, error: RelayError, *, anthropic: bool) -> None:
-    """Answer with an error, in OpenAI's form or in Anthropic's."""
-    body = error.body(anthropic=anthropic)
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", b"%d" % len(body)),
-        *error.headers,
-    ]
-    start = {"type": "http.response.start", "status": error.status, "headers": headers}
-    await send(start)
-    await send({"type": "http.response.body", "body": body})

@@ -1,7 +1,6 @@
 """The list of models, in OpenAI's form with Llama Stack's fields beside."""
 
 import time
-from typing import Any
 
 import msgspec
 from starlette.types import Message, Send
@@ -39,14 +38,10 @@ def _complete(status: int, body: bytes) -> bytes:
         case {"data": list()} as models:
             return msgspec.json.encode({"object": "list", **models})
         case {"identifier": name} as model:
-            return msgspec.json.encode({**_own_fields(name), **model})
+            # What Llama Stack gives it in the list.
+            own = {"id": name, "object": "model", "owned_by": "llama_stack"}
+            return msgspec.json.encode({**own, "created": int(time.time()), **model})
         case {"error": {"message": str(message)}} if status == 404:  # noqa: PLR2004 (RFC 9110)
             kind = "invalid_request_error"
             return error_body(message, kind, "model", "model_not_found")
     return body
-
-
-def _own_fields(name: str) -> dict[str, Any]:
-    """Give a model what Llama Stack gives it in the list."""
-    now = int(time.time())
-    return {"id": name, "object": "model", "created": now, "owned_by": "llama_stack"}

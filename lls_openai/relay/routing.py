@@ -38,8 +38,9 @@ class Routing:
         self.has_authentication: bool = bool(auth and auth.provider_config)
         self._same_for_all = not (auth and (auth.provider_config or auth.access_policy))
         self._known: dict[tuple[str, str], Found] = {}
-        self._router: Any = stack.impls[Api.inference]
-        self._table: Any = self._router.routing_table
+        router: Any = stack.impls[Api.inference]
+        self._provider_of = router._get_model_provider  # noqa: SLF001 (see above)
+        self._table: Any = router.routing_table
         self.providers: dict[str, Inference] = self._table.impls_by_provider_id
 
     async def find(self, name: str, scope: Scope) -> Found:
@@ -80,9 +81,7 @@ class Routing:
         if full.partition("/")[0] not in self.providers or len(full) > LONGEST_NAME:
             raise _not_found(name, listed)
         try:
-            provider, model = await self._router._get_model_provider(  # noqa: SLF001 (see above)
-                full, kind
-            )
+            provider, model = await self._provider_of(full, kind)
         except ModelNotFoundError:
             raise _not_found(name, listed) from None
         except ModelTypeError:

@@ -136,12 +136,6 @@ class Connection(HttpToolsProtocol):
         super().resume_writing()
         self._since = self.loop.time()
 
-    def on_message_begin(self) -> None:
-        """Begin with a head."""
-        if not self._again:
-            super().on_message_begin()
-            self._since = self.loop.time()
-
     def on_headers_complete(self) -> None:
         """Hand the head on, to which nothing is added any more.
 
@@ -152,6 +146,7 @@ class Connection(HttpToolsProtocol):
             OverflowError: too many requests wait; the parser then gives up.
         """
         self._pending = 0
+        self._since = self.loop.time()
         if self._again:
             return
         if len(self._open) > PIPELINED:
@@ -171,7 +166,6 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Take the end of a request, unless its body follows a declined upgrade."""
-        self._pending = 0
         if not self.parser.should_upgrade():
             super().on_message_complete()
 

@@ -69,7 +69,7 @@ class RouteAuthorization(server.RouteAuthorizationMiddleware):  # type: ignore[m
         try:
             await super().__call__(scope, receive, send)
         except RelayError as error:
-            await answer_error(scope, send, error)
+            await answer_error(error, scope, receive, send)
 
     def _is_route_allowed(self, route: str, user: User | None) -> bool:
         allowed = super()._is_route_allowed(route, user) if user else self._open(route)

@@ -31,10 +31,7 @@ DESCRIPTORS = 65_536
 # the terminal and from make or uv, which pass it on.
 ONE_WISH = 1.0
 
-TAKEN_PORT = (
-    "stop what listens there, or choose another port with LLAMA_STACK_PORT "
-    "or another interface with LLS_HOST"
-)
+TAKEN_PORT = "stop what listens there, or set LLAMA_STACK_PORT or LLS_HOST to another"
 
 _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

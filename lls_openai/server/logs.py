@@ -6,6 +6,7 @@ It can write JSON as well, which is what anything but a terminal gets here.
 
 import logging
 import os
+import re
 import sys
 import time
 from datetime import UTC, datetime
@@ -27,12 +28,7 @@ type Line = dict[str, Any]
 
 # What is no news to a person, or not true: `Model refresh task cancelled` is an error
 # as which Llama Stack logs the end of its own task at every stop.
-_NO_NEWS = (
-    "Started server process",
-    "Waiting for application startup",
-    "Application startup complete",
-    "Model refresh task cancelled",
-)
+_NO_NEWS = re.compile("Started server|pplication startup|refresh task cancelled")
 
 
 def choose_format() -> None:
@@ -51,7 +47,7 @@ def set_up_logs() -> None:
 def _is_news(record: logging.LogRecord) -> bool:
     """Drop what is none, and uvicorn's own copy of a message with terminal colours."""
     record.__dict__.pop("color_message", None)
-    return not any(each in record.getMessage() for each in _NO_NEWS)
+    return not _NO_NEWS.search(record.getMessage())
 
 
 class AccessLog:

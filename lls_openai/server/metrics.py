@@ -20,11 +20,9 @@ def measure(record: Record) -> None:
     if record.model is None:
         return
     duration = time.perf_counter() - record.started
+    status = "success" if record.success else "error"
     attributes = stock.create_inference_metric_attributes(
-        model=record.model,
-        provider=record.provider,
-        stream=record.stream,
-        status="success" if record.success else "error",
+        record.model, record.provider, record.stream, status
     )
     stock.inference_duration.record(duration, attributes=attributes)
     if record.stream and record.first is not None:

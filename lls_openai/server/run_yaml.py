@@ -4,7 +4,6 @@ Llama Stack answers a wrong value with a traceback, and drops an unknown key wit
 word: `hostt:` would listen on every interface, `allowed_model:` allow every model.
 """
 
-from difflib import get_close_matches
 from pathlib import Path
 
 import yaml
@@ -51,24 +50,6 @@ def read_run_yaml(path: Path) -> StackConfig:
 
 def _explain(error: ValidationError, where: str) -> str:
     """Say in one line what is wrong, without the values, which may be secret."""
-    faults = []
-    for each in error.errors(include_input=False, include_url=False):
-        key = where + ".".join(map(str, each["loc"]))
-        unknown = each["type"] == "extra_forbidden"
-        faults.append(
-            f"unknown key {key}{_hint(each['loc'][-1])}"
-            if unknown
-            else f"{key}: {each['msg']}"
-        )
-    return "; ".join(faults)
-
-
-def _hint(key: object) -> str:
-    """Find a key of that sound, wherever it may stand."""
-    known: set[str] = set()
-    for model in (RunYaml, ProviderConfig):
-        schema = model.model_json_schema()
-        for each in (schema, *schema["$defs"].values()):
-            known |= each.get("properties", {}).keys()
-    near = get_close_matches(str(key), known, 1)
-    return f", did you mean {near[0]}?" if near else ""
+    faults = error.errors(include_input=False, include_url=False)
+    lines = [f"{where}{'.'.join(map(str, x['loc']))}: {x['msg']}" for x in faults]
+    return "; ".join(lines).replace("Extra inputs are not permitted", "unknown key")
