@@ -36,11 +36,7 @@ def get_provider_spec() -> RemoteProviderSpec:
 class PassthroughAdapter(PassthroughInferenceAdapter):  # type: ignore[misc]
     """The stock passthrough adapter, with its upstream pinned and without discovery.
 
-    The relay asks for its `upstream`. Callers inside Llama Stack use the stock methods,
-    which come here for their client.
-
-    Args:
-        config: the provider's settings in run.yaml.
+    The relay asks for its `upstream`; callers inside Llama Stack use the stock methods.
     """
 
     config: ProviderConfig
@@ -58,11 +54,7 @@ class PassthroughAdapter(PassthroughInferenceAdapter):  # type: ignore[misc]
         await self.upstream.pool.close()
 
     def _get_openai_client(self) -> AsyncOpenAI:
-        """Give callers inside Llama Stack a client for the pinned upstream.
-
-        The stock one (`PassthroughInferenceAdapter._get_openai_client`) appends `/v1`
-        to every URL and tries thrice.
-        """
+        """Give callers inside Llama Stack their client; the stock one tries thrice."""
         client: AsyncOpenAI = super()._get_openai_client()
         return client.copy(base_url=self.upstream.base, max_retries=0)
 

@@ -54,9 +54,6 @@ def give_up(message: str) -> NoReturn:
 
     `llama stack run` takes SystemExit for an interrupt and ends with status 0
     (`llama_stack.cli.stack.run`); nothing runs after this that could.
-
-    Args:
-        message: what is wrong and what to do.
     """
     sys.stdout.flush()
     print(f"lls-openai: {message}", file=sys.stderr, flush=True)  # noqa: T201 (for a person)

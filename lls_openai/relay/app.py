@@ -117,10 +117,7 @@ async def answer_error(
 
 
 def _end_with_caller(scope: Scope) -> None:
-    """Have the running task cancelled as soon as its caller disconnects.
-
-    By ASGI alone, that takes a task for each request, which waits for the message.
-    """
+    """Cancel the running task when its caller disconnects, of which ASGI tells late."""
     task = asyncio.current_task()
     if (caller := scope.get("lls_openai.caller")) and task:
         caller.on_disconnect(task.cancel)

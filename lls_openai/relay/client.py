@@ -111,10 +111,7 @@ class PooledConnection(ResponseHandler):
         self.abort()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Fail a body that would end with the connection, if that ends with an error.
-
-        aiohttp takes a reset for the end of such a body.
-        """
+        """Fail a body on a reset, which aiohttp takes for the end of some."""
         self._stop_head_timer()
         body = self._payload
         if exc and body and not body.is_eof():
@@ -161,12 +158,11 @@ async def post(
     Args:
         pool: the upstream's.
         url: the upstream's, for the route that was asked for.
-        headers: all the headers to send.
-        text: the JSON text.
+        headers: all that are sent.
+        text: the body.
 
     Raises:
-        RelayError: no connection, or no answer on it.
-        RelayError: the upstream was silent for too long.
+        RelayError: no connection, no answer on it, or none in time.
     """
     body = aiohttp.BytesPayload(text) if len(text) <= READ_BYTES else _pieces(text)
     headers["Content-Length"] = str(len(text))

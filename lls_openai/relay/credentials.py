@@ -46,12 +46,10 @@ def read_credentials(headers: RequestHeaders, *, bearer_is_key: bool) -> Credent
 
     Args:
         headers: the request's.
-        bearer_is_key: whether `Authorization` carries the caller's key. It does not
-            when the server itself asks for a token there.
+        bearer_is_key: whether a bearer token is the caller's key, not the server's own.
 
     Raises:
-        RelayError: the header is not a JSON object, or what it holds is not of the
-            right form.
+        RelayError: provider data or key are not of the right form.
     """
     sent = _read_once(headers)
     data: dict[str, Any] = {}

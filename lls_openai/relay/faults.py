@@ -21,15 +21,12 @@ _CLIENT_ERRORS = (aiohttp.ClientError, HttpProcessingError, OSError)
 
 
 class upstream_errors:  # noqa: N801 (used like a function, as in contextlib)
-    """Turns what an HTTP client raises in a block into an error of the contract.
+    """Turns what an HTTP client raises in a block into a `RelayError`.
 
     The message is one of ours; the client's own may show what was sent.
 
     Args:
         broken: what stands for everything but a timeout.
-
-    Raises:
-        RelayError: in the place of the client's.
     """
 
     def __init__(self, broken: str = "upstream_unreachable") -> None:

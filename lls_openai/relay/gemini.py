@@ -58,11 +58,7 @@ def _openai_form(error: dict[str, Any]) -> bytes:
 
 
 def _retry_after(headers: AnswerHeaders, error: dict[str, Any]) -> AnswerHeaders:
-    """Give a `Retry-After` for a `google.rpc.RetryInfo`, if there is none yet.
-
-    That has a duration such as "34.07s"; the header has whole seconds (RFC 9110,
-    section 10.2.3).
-    """
+    """Give `google.rpc.RetryInfo`'s "34.07s" in whole seconds (RFC 9110, 10.2.3)."""
     delay = _DELAY.fullmatch(str(_detail(error, "retryDelay")))
     if not delay or any(name == b"retry-after" for name, _ in headers):
         return []

@@ -11,11 +11,7 @@ from lls_openai.relay.errors import error_body
 def openai_form(send: Send) -> Send:
     """Make a send that completes Llama Stack's answers about models.
 
-    Those lack OpenAI's fields (https://platform.openai.com/docs/api-reference/models),
-    which its clients read.
-
-    Args:
-        send: ASGI's send.
+    https://platform.openai.com/docs/api-reference/models: clients read these fields.
     """
     start: Message = {}
 

@@ -36,11 +36,7 @@ class Record:
     held: int = 0
 
     def observe(self, data: bytes) -> None:
-        """See a part of the answer: when the first came, and the usage if it is there.
-
-        Args:
-            data: whole events of a stream, or a whole body.
-        """
+        """See whole events or a body: when the first came, and the usage in them."""
         if self.first is None:
             self.first = time.perf_counter()
         # Use the last count; Gemini repeats it.

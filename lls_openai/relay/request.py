@@ -94,14 +94,13 @@ async def read_body(
     """Read a request's whole body.
 
     Args:
-        receive: ASGI's receive.
+        receive: ASGI's.
         headers: the request's.
-        limit: the largest body, in bytes.
+        limit: the largest body, in bytes; what is over it is never held.
         take: counts the bytes that are held.
 
     Raises:
-        RelayError: the body is compressed, not JSON by its type, over the limit (what
-            is over it is never held), or one too many.
+        RelayError: it is compressed, not JSON by its type, over the limit, or too much.
         asyncio.CancelledError: the caller disconnected.
     """
     if _announced(dict(headers)) > limit:

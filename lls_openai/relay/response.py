@@ -49,10 +49,7 @@ _CUT_OFF = max(map(len, _BLANK_LINES)) - 1
 
 
 class BrokenOff(asyncio.CancelledError):
-    """The answer broke off where only the end of the connection can say so.
-
-    Like a cancelled request, it is for nobody to answer: `server.front` ends both.
-    """
+    """The answer broke off where only its connection can say so: `front` ends that."""
 
 
 async def relay_answer(
@@ -157,9 +154,8 @@ class _Pieces:
 class _Events(_Pieces):
     """Cuts a stream of bytes where events end, changing none of them.
 
-    An event is passed on when it is whole, which is the first moment a caller could
-    use it. So a stream that breaks off never leaves half an event with the caller, and
-    an error event can follow.
+    An event is passed on when it is whole, the first moment a caller could use it: no
+    half of one stays with a caller, and an error event can follow.
     """
 
     def __init__(self, *, anthropic: bool) -> None:

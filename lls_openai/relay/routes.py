@@ -47,11 +47,7 @@ def is_anthropic(path: str) -> bool:
 
 
 def refuse_others(scope: Scope, routes: list[BaseRoute]) -> None:
-    """Let a request pass that is for a route of this server.
-
-    Args:
-        scope: the request's.
-        routes: the routes of Llama Stack's application.
+    """Let a request pass that is for a relayed route, or one of Llama Stack's `routes`.
 
     Raises:
         RelayError: there is no such route, or it does not take the method.

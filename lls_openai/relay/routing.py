@@ -27,11 +27,7 @@ type Found = tuple[Inference, str, str]
 
 
 class Routing:
-    """What the relay asks of the running stack.
-
-    Args:
-        stack: Llama Stack's own object, initialised.
-    """
+    """What the relay asks of the running stack, which has been initialised."""
 
     def __init__(self, stack: Stack) -> None:
         auth = stack.run_config.server.auth
@@ -46,20 +42,17 @@ class Routing:
     async def find(self, name: str, scope: Scope) -> Found:
         """Find the provider of a model.
 
-        Access control is the router's: what the authenticated user may not read is
-        not found.
+        Access control is the router's: what a user may not read is not found.
 
         Args:
             name: the model as the caller names it.
             scope: the request's, with its path and its user.
 
         Returns:
-            The provider, the upstream's own name for the model, and the name under
-            which the model is listed, or `other`.
+            The provider, its name for the model, and the listed name or `other`.
 
         Raises:
-            RelayError: no provider has it, or a bare name fits several.
-            RelayError: it is a model of another type than the route wants.
+            RelayError: no provider has it, several do, or its type is not the route's.
         """
         path = scope["path"]
         if known := self._known.get((name, path)):

@@ -84,12 +84,11 @@ class Upstream:
         Args:
             model: the upstream's own name for the model.
             body_bytes: how large the request's body is.
-            credentials: what the caller sent; an upstream in it is compared as text
-                and forgotten, and no request is built of it.
+            credentials: what the caller sent; an upstream in it is compared as text.
 
         Raises:
-            RelayError: `allowed_models` leaves the model out, the body is over
-                `max_request_bytes`, or the caller names another upstream.
+            RelayError: the model is not allowed, the body too large, or the upstream
+                that the caller names another.
         """
         allowed = self.config.allowed_models
         if allowed is not None and model not in allowed:
@@ -114,13 +113,8 @@ class Upstream:
         The order is the stock adapter's: `forward_headers`, then the key, of which a
         configured one goes before the caller's.
 
-        Args:
-            caller: the request's headers.
-            credentials: what the caller sent.
-            route: the route that was asked for.
-
         Raises:
-            RelayError: there is nothing to send.
+            RelayError: there is no key to send, nor what stands for one.
         """
         headers = CIMultiDict(
             (name.decode(), value.decode())

@@ -48,10 +48,7 @@ class Caller:
 
 
 def _leave_unchunked(cycle: RequestResponseCycle) -> None:
-    """Send an answer as it is: HTTP/1.0 knows no chunks, and ends with the connection.
-
-    uvicorn sends chunks unless a length was given, and then no more than that.
-    """
+    """Send an answer as it is: HTTP/1.0 knows no chunks, which uvicorn would send."""
     cycle.chunked_encoding = False
     send = cycle.send
 

@@ -137,10 +137,7 @@ class Connection(HttpToolsProtocol):
         self._since = self.loop.time()
 
     def on_headers_complete(self) -> None:
-        """Hand the head on, to which nothing is added any more.
-
-        A trailer is appended to `self.headers` (RFC 9110, section 6.5.1, forbids that
-        for all that count here): to a copy, it reaches nobody.
+        """Hand the head on; a trailer is added to a copy (RFC 9110, section 6.5.1).
 
         Raises:
             OverflowError: too many requests wait; the parser then gives up.
@@ -176,10 +173,7 @@ class Connection(HttpToolsProtocol):
         super().on_response_complete()
 
     def shutdown(self) -> None:
-        """End with the running answer, or now.
-
-        With TLS a caller that has gone to sleep would be waited for, to say goodbye.
-        """
+        """End with the running answer, or soon: TLS waits for the caller's goodbye."""
         super().shutdown()
         if self.transport.is_closing():
             self.loop.call_later(GOODBYE_SECONDS, self.transport.abort)

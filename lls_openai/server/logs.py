@@ -61,12 +61,7 @@ class AccessLog:
         self._write = _json if os.environ.get(_FORMAT) == "json" else _text
 
     def __call__(self, scope: Scope, record: Record) -> None:
-        """Write the line, without the query, in which a key may stand.
-
-        Args:
-            scope: the request's.
-            record: what was noted of the call.
-        """
+        """Write the line, without the query, in which a key may stand."""
         host, port = scope["client"] or ("-", 0)
         line = {
             "event": "request",

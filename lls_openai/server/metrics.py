@@ -12,11 +12,7 @@ from lls_openai.relay.record import Record
 
 
 def measure(record: Record) -> None:
-    """Record a request that has ended, if it was a call to an upstream.
-
-    Args:
-        record: what was noted of it.
-    """
+    """Record a request that has ended, if it was a call to an upstream."""
     if record.model is None:
         return
     duration = time.perf_counter() - record.started

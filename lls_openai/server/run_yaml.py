@@ -22,11 +22,7 @@ class RunYaml(StackConfig):  # type: ignore[misc]
 
 
 def read_run_yaml(path: Path) -> StackConfig:
-    """Read it, and end the process with a line when something in it is wrong.
-
-    Args:
-        path: the file.
-    """
+    """Read it, and end the process with a line when something in it is wrong."""
     where = ""
     try:
         content = stack.replace_env_vars(yaml.safe_load(path.read_text()) or {})
