@@ -204,7 +204,7 @@ def test_what_waits_in_the_kernel_is_seen_before_a_connection_is_used(
     async def call_twice() -> list[bytes]:
         bodies = []
         for _ in range(2):
-            response = await post(pinned.pool, url, CIMultiDict(), b"{}")
+            response = await post(pinned.pool, url, CIMultiDict(), b" " * 99_999)
             bodies.append(await response.read())
             # These block the loop, which so cannot notice what the mock does.
             gate.open()
