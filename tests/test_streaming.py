@@ -25,7 +25,6 @@ STREAMS = {
     "events": (EVENTS, [FIRST, b": a comment\n\n", event({}, "response.x"), DONE]),
     "compressed": (GZIP, PACKED),
 }
-LINE_ENDS = pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"], ids=repr)
 # Nothing is added or mended, not even the end of a line.
 ODD = b"""\xef\xbb\xbfid: 7\nretry: 10\ndata:{}\n\n\n\n\r\n: \xff\x00\n\ndata: {"a":
 data: 1e-7}\r\n\ndata: {"error":{"message":"overloaded"}}\n\ndata: [DONE]\n\ndata: {"""
@@ -55,21 +54,6 @@ def test_events_pass_one_by_one(
         assert list(pieces) == []
 
 
-@LINE_ENDS
-def test_an_event_cut_anywhere_passes_whole(
-    upstream: Upstream, client: httpx.Client, end: bytes
-) -> None:
-    second = b": a" + end + b"data: \xc3" + end * 2
-    for cut in range(1, len(second)):
-        gate = Gate()
-        upstream.openai.script(*stream(FIRST + second[:cut], gate, second[cut:]))
-        with call(client, provider="openai") as got:
-            pieces = got.iter_raw()
-            assert next(pieces) == FIRST
-            gate.open()
-            assert b"".join(pieces) == second
-
-
 def test_a_stream_passes_as_written(upstream: Upstream, client: httpx.Client) -> None:
     """Byte by byte, even without an end, and for longer than its upstream's timeout."""
     upstream.openai.pause = 0.01
@@ -81,7 +65,7 @@ def test_a_stream_passes_as_written(upstream: Upstream, client: httpx.Client) ->
     assert time.monotonic() - began > 0.5
 
 
-@LINE_ENDS
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"], ids=repr)
 def test_an_event_too_large_to_hold_passes_in_pieces(
     upstream: Upstream, client: httpx.Client, end: bytes
 ) -> None:
