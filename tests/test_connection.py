@@ -26,15 +26,12 @@ def post(*lines: bytes, body: bytes = BODY) -> bytes:
     return request(b"POST", CHAT, *lines, body=body)
 
 
-OFFERS = {
-    "h2c": (b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c"),
-    "websocket": (b"Connection: Upgrade", b"Upgrade: websocket"),
-    "unknown": (b"Upgrade: x/1, y", b"Connection: keep-alive, upgrade"),
-}
+H2C = b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c"
+WEBSOCKET = b"Upgrade: websocket", b"Connection: keep-alive, upgrade"
 
 
 @pytest.mark.parametrize("piece", [1, 10_000])
-@pytest.mark.parametrize("offer", OFFERS.values(), ids=OFFERS)
+@pytest.mark.parametrize("offer", [H2C, WEBSOCKET])
 def test_an_offered_upgrade_is_declined(
     server: Server, upstream: Upstream, offer: tuple[bytes, ...], piece: int
 ) -> None:
@@ -184,38 +181,35 @@ def test_a_body_is_taken_up_to_the_limit(
     assert len(upstream.openai.requests) == (0 if status == 413 else 2)
 
 
-LENGTH, TYPE = "request_too_large", "unsupported_media_type"
-CODING = "unsupported_content_encoding"
 # Python's `int` raises for that many digits.
 ZEROS = b"Content-Length: %05000d" % len(BODY)
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "lines"),
+    ("status", "lines"),
     [
-        (200, None, (b"CONTENT-TYPE: APPLICATION/JSON; charset=utf-8",)),
-        (200, None, (b"Content-Type: application/vnd.x-1.y+json",)),
-        (200, None, (OWN[1], b"Content-Encoding: Identity")),
-        (415, TYPE, ()),
+        (200, (b"CONTENT-TYPE: APPLICATION/JSON; charset=utf-8",)),
+        (200, (b"Content-Type: application/vnd.x-1.y+json",)),
+        (200, (OWN[1], b"Content-Encoding: Identity")),
+        (415, ()),
         # What any page may have a browser send here, unasked (CORS).
-        (415, TYPE, (b"Content-Type: text/plain;application/json",)),
-        (415, TYPE, (b"Content-Type: application/jsonl",)),
-        (415, TYPE, (b"Content-Type: application/x-json",)),
-        (415, CODING, (OWN[1], b"Content-Encoding: identity, br")),
-        (200, None, (OWN[1], ZEROS)),
-        (413, LENGTH, (OWN[1], b"Content-Length: " + b"9" * 19)),
+        (415, (b"Content-Type: text/plain;application/json",)),
+        (415, (b"Content-Type: application/jsonl",)),
+        (415, (b"Content-Type: application/x-json",)),
+        (415, (OWN[1], b"Content-Encoding: identity, br")),
+        (200, (OWN[1], ZEROS)),
+        (413, (OWN[1], b"Content-Length: " + b"9" * 19)),
     ],
 )
 def test_a_head_that_announces_no_plain_json_is_refused(
-    server: Server, status: int, code: str | None, lines: tuple[bytes, ...]
+    server: Server, status: int, lines: tuple[bytes, ...]
 ) -> None:
     """Before any of the body is there."""
     own = any(each.startswith(b"Content-Length") for each in lines)
     announced = () if own else (b"Content-Length: %d" % len(BODY),)
     head = request(b"POST", CHAT, *announced, *lines, own=(OWN[0], OWN[2]))
 
-    got = ask(server.port, head, b"" if code else BODY)
+    got = ask(server.port, head, BODY if status == 200 else b"")
 
     assert got.status == status
-    assert got.json.get("error", {}).get("code") == code
     assert "Exception in ASGI application" not in server.log

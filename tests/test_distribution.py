@@ -15,6 +15,7 @@ from tests.support.server import PROJECT, RUN_YAML, Server
 from tests.support.upstream import Upstream, Vendor
 from tests.support.vendors import KEYS
 
+NOT_FOUND = ["invalid_request_error", "model", "model_not_found"]
 GEMINI = "gemini/gemini-2.5-flash-lite"
 # Each model: its name to display, its vendor, and the path of its API there.
 FIVE = {
@@ -43,23 +44,19 @@ def test_the_five_models_are_listed(server: Server) -> None:
         provider, _, own = name.partition("/")
         form = {"id": name, "object": "model", "owned_by": "llama_stack"}
         fields = {"provider_id": provider, "provider_resource_id": own}
-        fields |= {"model_type": "llm"}
-        display = {"display_name": FIVE[name][0]}
+        fields["display_name"] = FIVE[name][0]
         assert form.items() <= model.items()
-        assert (fields | display).items() <= model["custom_metadata"].items()
-        assert (form | fields | {"identifier": name}).items() <= alone.items()
-        assert display.items() <= alone["metadata"].items()
+        assert fields.items() <= model["custom_metadata"].items()
+        assert (form | {"identifier": name}).items() <= alone.items()
         assert {type(model["created"]), type(alone["created"])} == {int}
 
 
-@pytest.mark.parametrize("name", ["gpt-5", "openai/gpt-5.6-luna", "openai/x/y"])
-def test_an_unknown_model_is_not_shown(client: httpx.Client, name: str) -> None:
-    answer = client.get(f"{MODELS}/{name}")
+def test_an_unknown_model_is_not_shown(client: httpx.Client) -> None:
+    answer = client.get(f"{MODELS}/openai/x/y")
 
     error = answer.json()["error"]
-    told = answer.status_code, error["type"], error["param"], error["code"]
-    assert told == (404, "invalid_request_error", "model", "model_not_found")
-    assert name in error["message"]
+    assert "openai/x/y" in error.pop("message")
+    assert (answer.status_code, [*error.values()]) == (404, NOT_FOUND)
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -4,24 +4,12 @@ import httpx
 import pytest
 
 from tests.support import http
-from tests.support.http import (
-    CHAT,
-    MESSAGES,
-    ROUTES,
-    ask,
-    bearer,
-    chat,
-    encoded,
-    request,
-)
+from tests.support.http import CHAT, MESSAGES, ROUTES, ask, bearer, encoded, request
 from tests.support.server import Server
 from tests.support.upstream import Upstream
 
-pytestmark = pytest.mark.providers(
-    {"errors-refused": {"base_url": "${env.REFUSED_URL}"}}
-)
-
-HELLO = encoded(chat())
+pytestmark = pytest.mark.providers({"gone": {"base_url": "${env.REFUSED_URL}"}})
+HELLO = encoded(http.chat())
 ELSEWHERE = http.provider_data(passthrough_url="http://127.0.0.1:1/")
 ZIPPED = bearer() | {"content-encoding": "gzip"}
 FORM = bearer() | {"content-type": "application/x-www-form-urlencoded"}
@@ -32,11 +20,11 @@ ROWS: list[Row] = [
     (400, "invalid_provider_data", None, {"x-llamastack-provider-data": "[]"}, HELLO),
     (400, "upstream_not_allowed", "passthrough_url", ELSEWHERE, HELLO),
     (400, "invalid_request_body", "model", bearer(), b"{}"),
-    (404, "model_not_found", "model", bearer(), encoded(chat("nobody/x"))),
+    (404, "model_not_found", "model", bearer(), encoded({"model": "nobody/x"})),
     (415, "unsupported_content_encoding", None, ZIPPED, b"x"),
     (415, "unsupported_media_type", None, FORM, b"model=openai/gpt-4o"),
     (413, "request_too_large", None, bearer(), b" " * (65 * 2**20)),
-    (502, "upstream_unreachable", None, bearer(), encoded(chat("errors-refused/x"))),
+    (502, "upstream_unreachable", None, bearer(), encoded({"model": "gone/x"})),
 ]
 # OpenAI's and Anthropic's type, where it is not that of an invalid request.
 TYPES = {
@@ -93,13 +81,11 @@ CLOSED = {
 def test_a_closed_or_unknown_route_is_404(
     server: Server, upstream: Upstream, target: str, hint: str
 ) -> None:
-    """Neither is told apart, the message lists what is open, and nothing is called."""
     for method in (b"GET", b"POST"):
         got = ask(server.port, request(method, target, body=HELLO))
 
         assert (got.status, got.error_code) == (404, (404, "unknown_route"))
-        message = got.json["error"]["message"]
-        assert [route for route in (hint, *OPEN) if route not in message] == []
+        assert all(x in got.json["error"]["message"] for x in (hint, *OPEN))
     assert upstream.openai.requests == []
 
 

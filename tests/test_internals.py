@@ -41,7 +41,6 @@ def _names(owner: object) -> set[str]:
 
 @pytest.mark.parametrize(("file", "owner", "name"), REACHES)
 def test_what_is_reached_into_is_there(file: str, owner: str, name: str) -> None:
-    """Under its name, and called with these."""
     name, is_called, parameters = name.rstrip(")").partition("(")
 
     assert name in _names(resolve_name(owner)), file

@@ -56,7 +56,6 @@ WAITING = {
 
 
 def test_an_idle_connection_ends_in_time(server: Server, upstream: Upstream) -> None:
-    """In every state; what is closed to one side ends as well."""
     before = server.descriptors()
     began = time.monotonic()
     with ExitStack() as opened:
@@ -180,16 +179,11 @@ def test_bytes_in_flight_are_given_back(server: Server, upstream: Upstream) -> N
 
 
 @pytest.mark.parametrize(
-    ("path", "client"),
-    [
-        ("/v1/models/believed", "203.0.113.7"),
-        pytest.param(
-            "/v1/models/not-believed", "127.0.0.1", marks=pytest.mark.server()
-        ),
-    ],
+    "client", ["203.0.113.7", pytest.param("127.0.0.1", marks=pytest.mark.server())]
 )
-def test_only_a_named_proxy_is_believed(server: Server, path: str, client: str) -> None:
+def test_only_a_named_proxy_is_believed(server: Server, client: str) -> None:
     """Uvicorn by itself would believe whoever calls from this machine."""
+    path = f"/v1/models/{client}"
     ask(server.port, request(b"GET", path, b"X-Forwarded-For: 203.0.113.7"))
 
     (line,) = server.wait_access(path=path)

