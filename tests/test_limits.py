@@ -88,10 +88,12 @@ def test_what_drips_ends_in_time(server: Server, *, refused: bool) -> None:
 
 def test_an_answer_nobody_reads_is_given_up(server: Server, upstream: Upstream) -> None:
     upstream.openai.script(*stream(*[b"x" * MEBIBYTE] * 64))
+    grown = server.growth()
     with Raw(server.port) as raw:
         raw.send(STREAM)
         (call,) = upstream.openai.wait_requests()
         assert call.disconnected.wait(5 * SECONDS)
+    assert grown() < 8 * MEBIBYTE
 
 
 def test_what_goes_on_slowly_is_not_cut(server: Server, upstream: Upstream) -> None:

@@ -64,7 +64,6 @@ def _arrived(upstream: Upstream) -> list[tuple[str, str]]:
 
 
 def _told(answer: httpx.Response) -> str:
-    """Status, code and message of an error; nothing of what is none."""
     if answer.is_success:
         return ""
     error = answer.json()["error"]
@@ -89,9 +88,7 @@ def test_a_name_leads_to_a_provider(
     assert _arrived(upstream) == [(route, name) for name in unlisted * 2 + bare * 2]
 
 
-@pytest.mark.parametrize(
-    "name", ["gpt-5.6", "elsewhere/a", "", "/", f"openai/{'x' * 250}"]
-)
+@pytest.mark.parametrize("name", ["gpt-5.6", "elsewhere/a", "", f"openai/{'x' * 250}"])
 def test_an_unknown_name_is_told_with_the_registered_ones(
     client: httpx.Client, upstream: Upstream, name: str
 ) -> None:
@@ -173,9 +170,7 @@ def test_the_policies_decide_who_may_call_and_see_what(
     if user == "bob" and status == 404:
         one = client.get(f"{MODELS}/openai/gpt-4o", headers=_as(user))
         assert _told(one).startswith(NOT_FOUND)
-        assert f" is no model of a provider here. Registered: {GEMINI}. " in _told(
-            answer
-        )
+        assert f" Registered: {GEMINI}. " in _told(answer)
 
 
 @decided_by_llama_stack

@@ -47,6 +47,7 @@ def test_events_pass_one_by_one(
     upstream.openai.script(*stream(*steps, headers=headers))
 
     with call(client, provider="openai") as got:
+        assert got.headers["x-accel-buffering"] == "no"
         pieces = got.iter_raw()
         for expected, gate in zip(events, gates, strict=True):
             assert next(pieces) == expected
@@ -82,24 +83,16 @@ def test_an_event_too_large_to_hold_passes_in_pieces(
             assert seen + b"".join(pieces) == large + DISCONNECTED
 
 
-@pytest.mark.parametrize(
-    ("headers", "expected"),
-    [
-        ({}, ["no-cache", "no"]),
-        ({"cache-control": "a", "X-Accel-Buffering": "yes"}, ["a", "yes"]),
-    ],
-)
 def test_a_stream_is_kept_from_caches_and_buffers(
-    upstream: Upstream, client: httpx.Client, headers: dict[str, str], expected: object
+    upstream: Upstream, client: httpx.Client
 ) -> None:
     """Unless the vendor says otherwise; a default nginx would send it at its end."""
     kind = {"content-type": "Text/Event-Stream; charset=utf-8"}
-    upstream.openai.script(*stream(headers=kind | headers))
+    upstream.openai.script(*stream(headers=kind | {"X-Accel-Buffering": "yes"}))
 
     with call(client) as got:
-        names = ("cache-control", "x-accel-buffering")
-        seen = [each for name in names for each in got.headers.get_list(name)]
-    assert (seen, got.headers["content-type"]) == (expected, kind["content-type"])
+        expected = kind | {"cache-control": "no-cache", "x-accel-buffering": "yes"}
+        assert expected.items() <= got.headers.items()
 
 
 CLOSED = "The upstream closed the connection before its answer was whole"
@@ -114,8 +107,8 @@ def error_event(message: str = CLOSED, code: str = "upstream_disconnected") -> b
 DISCONNECTED = error_event()
 NATIVE = {"type": "error", "error": {"type": "api_error", "message": CLOSED}}
 BEGUN = stream(FIRST)[:-1]
-HALF = stream(FIRST + b"data: ha")[:-1]
-SHORT: list[Step] = [head(200, EVENTS | {"content-length": "999"}) + FIRST]
+# Two events arrive at once, and a third is half there.
+HALF = stream(FIRST * 2 + b"data: ha")[:-1]
 OPEN_END: list[Step] = [head(200, EVENTS) + FIRST]
 NO_CHUNK = error_event("The upstream's answer is not HTTP")
 # The route, what comes before the break, how it breaks, and what the caller is told.
@@ -123,7 +116,6 @@ BREAKS: dict[str, tuple[str, list[Step], Step, bytes | None]] = {
     "closed": (CHAT, BEGUN, wire.CLOSE, DISCONNECTED),
     "Messages": (MESSAGES, HALF, wire.RESET, event(NATIVE, "error")),
     "silent": (CHAT, HALF, wire.SILENCE, error_event(SILENT, "upstream_timeout")),
-    "shorter than told": (CHAT, SHORT, wire.CLOSE, DISCONNECTED),
     "to its end, reset": (CHAT, OPEN_END, wire.RESET, DISCONNECTED),
     "to its end, closed": (CHAT, OPEN_END, wire.CLOSE, b""),
     "no chunk": (CHAT, BEGUN, b"no size\r\n", NO_CHUNK),
@@ -144,7 +136,7 @@ def test_a_break_becomes_an_error_event_or_the_end_of_the_connection(
     with call(client, path) as got:
         pieces = got.iter_raw()
         first = next(pieces)
-        assert first in (FIRST, PACKED[0]) or LARGE.startswith(first)
+        assert first in (FIRST, FIRST * 2, PACKED[0]) or LARGE.startswith(first)
         gate.open()
         if expected is None:
             with pytest.raises(httpx.RemoteProtocolError):
@@ -162,7 +154,7 @@ WHOLE: list[Step] = [head(200, {"content-length": "99"}) + b'{"half":', wire.SIL
 LEAVING: dict[str, tuple[list[Step], bytes]] = {
     "before the answer": ([wire.SILENCE], b""),
     "inside a whole answer": (WHOLE, b""),
-    "inside a stream": ([*HALF, wire.SILENCE], FIRST),
+    "inside a stream": ([*HALF, wire.SILENCE], FIRST * 2),
 }
 SMALL = http.request(body=encoded(http.chat()))
 LARGE_CALL = http.request(body=encoded(http.chat(user="x" * 20_000_000)))
@@ -210,22 +202,3 @@ def test_a_caller_that_goes_stops_its_body(server: Server, upstream: Upstream) -
 
     assert upstream.openai.request.disconnected.wait(2)
     assert not upstream.openai.request.complete
-
-
-def test_a_caller_that_does_not_read_holds_the_upstream_back(
-    server: Server, upstream: Upstream, client: httpx.Client
-) -> None:
-    events = [wire.chunk(b"data: " + b"x" * 65_000 + b"\n\n")] * 3_000
-    upstream.openai.script(stream()[0], events)
-    grown = server.growth()
-
-    with call(client, provider="openai"):
-        (asked,) = upstream.openai.wait_requests()
-        written = -1
-        # Until nothing has moved for as long as a byte takes, if one can.
-        while written < asked.written:
-            written = asked.written
-            time.sleep(0.3)
-
-    assert written < 60_000_000
-    assert grown() < 8_000_000
