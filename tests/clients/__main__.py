@@ -4,21 +4,183 @@
 is installed into a temporary directory: no other part of the tests needs a registry.
 """
 
+import os
+import re
 import sys
 import tempfile
+import time
 from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from subprocess import TimeoutExpired
+from typing import Any
 
-from tests.clients.drivers import FailedError
-from tests.clients.listing import CLIENTS, Client
-from tests.clients.trying import COLUMNS, Trial, environment
-from tests.support.server import Servers, Variation
+from tests.clients.drivers import GEMINI, Call, Env, FailedError, run
+from tests.clients.listing import CHATS, CLIENTS, TALKS, Client
+from tests.clients.sdks import PROMPT
+from tests.support.server import Servers, Variation, clean_environment
 from tests.support.tool import end_on_signals
 from tests.support.upstream import Upstream, in_background
+from tests.support.vendors import BREAKING, KEYS
+from tests.support.wire import JSON, Request, answer
 
+COLUMNS = ["snippet", "models", "streamed", "tools", "gemini"]
+COLUMNS += ["error", "broken", "retry", "id"]
+_SNIPPETS = {"python": "python snippet.py", "js": "node snippet.mjs"}
+_SNIPPETS |= {"sh": "sh snippet.sh", "java": "java snippet.java"}
 say = partial(print, flush=True)
 line = ("{:20}{:10}" + "{:10}" * len(COLUMNS)).format
+_WRONG = (
+    *(AssertionError, FailedError, LookupError, OSError),
+    *(TimeoutExpired, TypeError, ValueError),
+)
+
+
+def environment(directory: Path, address: str, name: str) -> Env:
+    """What a user has exported, and what keeps clients from calling home."""
+    programs = directory / "bin", directory / "node_modules/.bin", os.environ["PATH"]
+    return clean_environment() | {
+        "HOME": str(directory),
+        "TMPDIR": str(directory),
+        "PATH": os.pathsep.join(map(str, programs)),
+        "OPENAI_BASE_URL": f"{address}/v1",
+        "ANTHROPIC_BASE_URL": address,
+        **{f"{vendor.upper()}_API_KEY": _key(vendor, name) for vendor in KEYS},
+        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+        "CLAUDE_CODE_MAX_RETRIES": "1",
+        "OPENAI_AGENTS_DISABLE_TRACING": "1",
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        "AIDER_ANALYTICS_DISABLE": "true",
+        "AIDER_CHECK_UPDATE": "false",
+        # What has no setting for that finds a proxy that is not there.
+        **dict.fromkeys(("HTTPS_PROXY", "https_proxy"), "http://127.0.0.1:9"),
+        **dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost"),
+    }
+
+
+def _key(vendor: str, name: str) -> str:
+    """A right key of the vendor that no other client sends."""
+    return f"{KEYS.get(vendor, KEYS['openai'])}-{name}"
+
+
+@dataclass
+class Trial:
+    """The columns of one client's row: a method for each raises what is wrong."""
+
+    client: Client
+    directory: Path
+    env: Env
+    # None: there is no more than the snippet.
+    driver: Call | None
+    upstream: Upstream
+    seen: list[Request] = field(default_factory=list)
+    # What is wrong in the cells that are FAIL.
+    wrong: list[str] = field(default_factory=list)
+
+    def cell(self, column: str) -> str:
+        """Try one column: ok, FAIL, no for a limit of the client, - for no such."""
+        is_there = self.driver or column == "snippet"
+        if not is_there or (column == "gemini" and self.client.route is not CHATS):
+            return "-"
+        has_limit, shown = self.client.has_limit(column), ""
+        try:
+            getattr(self, f"_{column}")()
+        except _WRONG as error:
+            shown = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+        if bool(shown) == has_limit:
+            return "no" if has_limit else "ok"
+        self.wrong.append(f"{column}: {shown or 'docs/clients.md has it as a limit'}")
+        return "FAIL"
+
+    def _snippet(self) -> None:
+        # Beside its packages, where Node looks for them, and where a user has it.
+        for language, line in _SNIPPETS.items():
+            program, file = line.split()
+            for text in self.client.snippets(language):
+                (self.directory / file).write_text(text)
+                output = run([program, file], self.directory, self.env)
+                assert re.search(" (heard|read): ", output), f"printed {output!r}"
+        self.upstream.reset()
+
+    def _call(self, method: str, model: str, key: str = "") -> Any:  # noqa: ANN401
+        assert self.driver
+        key = key or _key(model.partition("/")[0], self.client.name)
+        try:
+            return self.driver(key, method, model)
+        finally:
+            vendors = self.upstream.vendors
+            self.seen = [seen for each in vendors for seen in each.requests]
+            self.upstream.reset()
+            keys = {seen.header("x-api-key") or seen.key for seen in self.seen}
+            assert keys <= {key}, f"sent with {keys}"
+            paths = {re.sub(r".*?(/openai|/v1)/", "/v1/", s.path) for s in self.seen}
+            assert paths <= {*self.client.route.paths}, f"called {paths}"
+
+    def _models(self) -> None:
+        missing = {*CHATS.models} - {*self._call("models", "openai/gpt-4o")}
+        assert not missing, f"not listed: {missing}"
+
+    def _streamed(self) -> None:
+        for model in self.client.route.models:
+            self._stream(model)
+
+    def _stream(self, model: str) -> None:
+        value = self._call("streamed", model)
+        parts = [part for part in value if part] if isinstance(value, list) else []
+        assert len(parts) != 1, f"not in pieces: {value}"
+        # An agent whose tool the mock has called has read its result.
+        said = f"heard: {PROMPT}$" if parts else "(heard|read): "
+        text = "".join(parts) or value
+        assert re.search(f"{model.partition('/')[2]} {said}", text), text
+        assert PROMPT.encode() in self.seen[0].body
+        assert all(seen.json["stream"] for seen in self.seen)
+
+    def _tools(self) -> None:
+        for model in {*self.client.route.models} - {GEMINI}:
+            self._two_turns(model)
+
+    def _gemini(self) -> None:
+        self._two_turns(GEMINI)
+
+    def _two_turns(self, model: str) -> None:
+        text = self._call("tools", model)
+        assert f"{model.partition('/')[2]} read: " in text, text
+        assert len(self.seen) == 2, f"{len(self.seen)} requests"
+
+    def _error(self) -> None:
+        codes = "invalid_api_key", "model_not_found"
+        if self.client.route is TALKS:
+            codes = "authentication_error", "not_found_error"
+        self._fails(self.client.route.models[0], "wrong-key", "401", codes[0])
+        self._fails("nobody/gpt-4o", "", "404", codes[1])
+
+    def _broken(self) -> None:
+        vendor = self.client.route.models[0].partition("/")[0]
+        told = "closed the connection before its answer"
+        self._fails(f"{vendor}/{BREAKING}", "", told)
+
+    def _fails(self, model: str, key: str, *told: str) -> None:
+        try:
+            shown = f"no error: {self._call('streamed', model, key)}"
+        except FailedError as error:
+            shown = str(error)
+        missing = [each for each in told if each not in shown]
+        assert not missing, f"{missing} not told: {shown}"
+
+    def _retry(self) -> None:
+        error = b'{"error": {"message": "busy", "type": "rate_limit_error"}}'
+        for vendor in self.upstream.vendors:
+            vendor.script(answer(error, 429, {**JSON, "retry-after": "1"}))
+        begin = time.monotonic()
+        self._stream(self.client.route.models[0])
+        assert len(self.seen) >= 2, "not tried again"
+        # A client counts the second by its own clock's ticks.
+        assert time.monotonic() - begin > 0.95, "too early"
+
+    def _id(self) -> None:
+        value = str(self._call("id", self.client.route.models[0]))
+        assert value.startswith("req_"), value
 
 
 def is_fine(client: Client, directory: Path, upstream: Upstream, address: str) -> bool:

@@ -7,6 +7,7 @@ import json
 import subprocess
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, override
@@ -85,19 +86,20 @@ def process(directory: Path, env: Env, name: str, stack: ExitStack) -> Call:
     return call
 
 
+@dataclass
 class Chat:
     """Makes bodies of Chat Completions and reads the answers: one call."""
 
-    def __init__(self, create: Callable[[Any], Any], model: str) -> None:
-        """Send bodies with `create`, which gives JSON; None asks for the models."""
-        self._create, self._model = create, model
+    # Sends a body, and gives JSON; None asks for the models.
+    create: Callable[[Any], Any]
+    model: str
 
     def _ask(self, *turns: Json, **more: object) -> Any:  # noqa: ANN401
         messages = [{"role": "user", "content": PROMPT}, *turns]
-        return self._create({"model": self._model, "messages": messages} | more)
+        return self.create({"model": self.model, "messages": messages} | more)
 
     def models(self) -> list[str]:
-        listed = self._create(None)
+        listed = self.create(None)
         models = listed["data"] if isinstance(listed, dict) else listed
         return [model["id"] for model in models]
 
@@ -152,9 +154,9 @@ def _calling(create: Callable[[str, Any], Any], form: type[Chat] = Chat) -> Call
 
 def sdk(directory: Path, env: Env, name: str, stack: ExitStack) -> Call:
     """Start an SDK, which is sent bodies."""
-    call = process(directory, env, name, stack)
+    start = process(directory, env, name, stack)
     form = Messages if name == "Anthropic" else Chat
-    return _calling(lambda key, body: call(key, "create", body), form)
+    return _calling(lambda key, body: start(key, "create", body), form)
 
 
 def curl(directory: Path, env: Env, _name: str, _stack: ExitStack) -> Call:
@@ -190,11 +192,10 @@ _COMMANDS = {
 
 def cli(directory: Path, env: Env, name: str, _stack: ExitStack) -> Call:
     """A command for a terminal, and the files that it reads."""
-    own: Json = {"api_base": env["OPENAI_BASE_URL"], "api_key_name": "openai"}
-    entries = [
-        {"model_id": model, "model_name": model, "supports_tools": True} | own
-        for model in (*CHAT_MODELS, "openai/breaks-off", "nobody/gpt-4o")
-    ]
+    own = {"api_base": env["OPENAI_BASE_URL"], "api_key_name": "openai"}
+    models = (*CHAT_MODELS, "openai/breaks-off", "nobody/gpt-4o")
+    names = [{"model_id": model, "model_name": model} for model in models]
+    entries = [{**name, **own, "supports_tools": True} for name in names]
     (directory / "extra-openai-models.yaml").write_text(json.dumps(entries))
     (directory / ".codex").mkdir()
     # Both call home.
