@@ -70,7 +70,7 @@ class Client:
         self.chat = mock.post(path="/v1/chat/completions").mock(side_effect=_answer)
 
     def run(self, *arguments: str) -> tuple[int, str, str]:
-        """Give the exit status, and what was printed."""
+        """The exit status, and what was printed."""
         try:
             status = main.main(list(arguments))
         except SystemExit as end:
@@ -185,7 +185,6 @@ openai/gpt-4o  failed   failed      0.0 s
 
 
 def _lost() -> Iterator[str]:
-    """A stream whose connection is lost."""
     yield _chunk("Hel")
     raise httpx.RemoteProtocolError("peer closed")
 
@@ -243,7 +242,6 @@ EMBEDDING = _models("openai/e", kind="embedding")
 def test_without_a_call_one_line_says_why(
     answer: httpx.Response | Exception, arguments: str, told: str, client: Client
 ) -> None:
-    """Status 2, what is wrong, and what to do."""
     client.models.mock(side_effect=[answer])
     status, out, err = client.run(*arguments.split())
     assert (2, "", told, 1) == (status, out, err[: len(told)], err.count("\n"))

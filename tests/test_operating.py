@@ -17,23 +17,14 @@ import pytest
 import yaml
 
 from tests.support import docs
-from tests.support.http import (
-    CHAT,
-    CLAUDE,
-    MODEL,
-    Raw,
-    bearer,
-    chat,
-    eventually,
-    provider_data,
-)
+from tests.support.http import CHAT, MODEL, Raw, bearer, chat, eventually, provider_data
 from tests.support.network import Network
 from tests.support.server import RUN_YAML, Server, Servers, Variation, free_port
 from tests.support.upstream import Upstream
 from tests.support.vendors import KEYS, OpenAI
 from tests.support.wire import Json
 
-OPERATING, MODELS = "docs/operating.md", "docs/models.md"
+OPERATING = "docs/operating.md"
 IN_FRONT = "A token of one's own in front"
 ELSEWHERE = "Another port, another interface"
 # What `LLS_WORKERS=2` means, too, with which tests/test_shutdown.py starts servers.
@@ -44,7 +35,7 @@ GUARDED |= {"A company's authority", "A proxy", "Fewer models"}
 PAGE = "https://app.example.com"
 TITLES = {
     title: page
-    for page in (OPERATING, MODELS)
+    for page in ("docs/operating.md", "docs/models.md")
     for title in re.findall(r"(?m)^##+ (.+)$", docs.PAGES[page])
 }
 
@@ -69,14 +60,11 @@ def _merged(there: Any, added: Any) -> Any:  # noqa: ANN401 - any YAML
     if not isinstance(there, list) or "provider_id" not in there[0]:
         return added
     for entry in added:
-        same = [e for e in there if _identity(e) == _identity(entry)]
+        names = "provider_id", "model_id"
+        same = [e for e in there if all(e.get(n) == entry.get(n) for n in names)]
         there = [_merged(e, entry) if e in same else e for e in there]
         there += [] if same else [entry]
     return there
-
-
-def _identity(entry: dict[str, Any]) -> tuple[str | None, ...]:
-    return entry.get("provider_id"), entry.get("model_id")
 
 
 def test_all_lines_are_tried() -> None:
@@ -114,9 +102,9 @@ def guarded(
     env = dict(re.findall(r"(\w+)=(\S+) make server", docs.PAGES[OPERATING]))
     env["JWKS_URI"] = env["JWKS_URI"].replace("9000", port)
     env["OTEL_EXPORTER_OTLP_ENDPOINT"] = network.env["COLLECTOR_URL"]
-    env |= {"OTEL_METRIC_EXPORT_INTERVAL": "100"}
-    env |= {"OPENAI_UPSTREAM_URL": network.env["TLS_URL"]}
-    env |= {"HTTPS_PROXY": network.env["PROXY_URL"]}
+    env["OTEL_METRIC_EXPORT_INTERVAL"] = "100"
+    env["OPENAI_UPSTREAM_URL"] = network.env["TLS_URL"]
+    env["HTTPS_PROXY"] = network.env["PROXY_URL"]
     variation = Variation(_with_lines(GUARDED), env=env, cwd=clone.path)
     servers.boot(variation)
     with clone.running(make_token.replace("9000", port), env["JWKS_URI"]):
@@ -149,16 +137,15 @@ def test_a_token_in_front_is_no_key_and_goes_no_further(
 
 
 def test_make_client_takes_the_token(guarded: Guarded, upstream: Upstream) -> None:
-    """By the command that the page gives."""
     text = docs.section(OPERATING, IN_FRONT)
     (command,) = re.findall(r"`(\w+=\$\(cat token.txt\) make client)`", text)
     env = {"LLAMA_STACK_PORT": str(guarded.server.port)}
-    env |= {"ANTHROPIC_API_KEY": KEYS["anthropic"]}
+    env |= {"OPENAI_API_KEY": KEYS["openai"]}
 
-    status, output = guarded.clone.run(f'{command} ARGS="--model {CLAUDE}"', **env)
+    status, output = guarded.clone.run(f'{command} ARGS="--model {MODEL}"', **env)
 
     assert status == 0, output
-    assert len(upstream.anthropic.requests) == 2
+    assert len(upstream.openai.requests) == 2
 
 
 def test_only_the_page_of_the_lines_may_call_from_a_browser(guarded: Guarded) -> None:
@@ -204,12 +191,10 @@ def test_only_one_provider_has_the_lines(
     upstream.openai.drop_connections()
     before = network.proxy.targets.count(tunnel)
 
-    answers = [
-        guarded.call(model)
-        for model in (MODEL, "openai/gpt-5.6-luna", "openai-mini/gpt-4o-mini")
-    ]
+    models = MODEL, "openai/gpt-5.6-luna", "openai-mini/gpt-4o-mini"
+    answers = [guarded.call(model).json() for model in models]
 
-    codes = [each.json().get("error", {}).get("code") for each in answers]
+    codes = [answer.get("error", {}).get("code") for answer in answers]
     assert codes == [None, "model_not_found", "upstream_unreachable"]
     assert len(upstream.openai.requests) == 1
     assert network.proxy.targets.count(tunnel) == before + 1

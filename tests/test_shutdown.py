@@ -2,18 +2,16 @@
 
 import os
 import signal
-import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.support.http import Raw, chat, encoded, eventually, request
-from tests.support.server import Servers, Variation
+from tests.support.server import Servers, Variation, listens
 from tests.support.upstream import Upstream
 from tests.support.wire import DONE, LAST_CHUNK, chunk, event, stream
 
@@ -22,10 +20,8 @@ FIRST = event({"n": 1})
 # With a pause of 0.1 s it runs for 3 s.
 STREAM = stream(*[FIRST] * 28, DONE)
 REST = b"\r\n" + chunk(FIRST) * 27 + chunk(DONE) + LAST_CHUNK
-AT_ONCE = {
-    name: {"drain_timeout": 1}
-    for name in ("openai", "openai-mini", "gemini", "anthropic")
-}
+VENDORS = "openai", "openai-mini", "gemini", "anthropic"
+AT_ONCE = {vendor: {"drain_timeout": 1} for vendor in VENDORS}
 
 
 @dataclass(frozen=True)
@@ -45,9 +41,8 @@ class Stop:
         Two workers need `python -m lls_openai`: without its patience, uvicorn replaces
         them on a busy machine before they serve.
         """
-        workers = {"LLS_WORKERS": str(self.workers)}
-        several = self.workers > 1
-        return Variation({}, self.providers, workers, checked=several, alone=name)
+        env, several = {"LLS_WORKERS": str(self.workers)}, self.workers > 1
+        return Variation({}, self.providers, env, checked=several, alone=name)
 
 
 STOPS = {
@@ -64,12 +59,6 @@ STOPS = {
 }
 
 
-def refuses(port: int) -> bool:
-    """Whether nobody takes a new connection."""
-    with socket.socket() as probe:
-        return bool(probe.connect_ex(("127.0.0.1", port)))
-
-
 def is_serving(worker: int) -> bool:
     """Whether a worker has come so far that it handles SIGHUP."""
     status = Path(f"/proc/{worker}/status").read_text()
@@ -78,7 +67,6 @@ def is_serving(worker: int) -> bool:
 
 
 def check(servers: Servers, name: str) -> None:
-    """Have a stream run on a server, stop it, and look at all that comes of it."""
     stop = STOPS[name]
     server = servers.get(stop.variation(name))
     if stop.workers > 1:
@@ -93,7 +81,7 @@ def check(servers: Servers, name: str) -> None:
             (os.killpg if stop.group else os.kill)(server.pid, number)
             time.sleep(pause)
         assert idle.closed(1)
-        eventually(partial(refuses, server.port), 1.5)
+        eventually(lambda: not listens(server.port), 1.5)
         rest = running.rest()
 
     assert rest == REST if stop.ends_whole else LAST_CHUNK not in rest

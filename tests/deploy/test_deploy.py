@@ -45,7 +45,7 @@ def tool(name: str, package: str) -> str:
 
 
 def edited(name: str, changes: dict[str, str]) -> str:
-    """Return the text of a file in deploy/ with `changes`, each of which must apply."""
+    """The text of a file in deploy/ with `changes`, each of which must apply."""
     text = (DEPLOY / name).read_text()
     for old, new in changes.items():
         assert old in text
@@ -73,8 +73,8 @@ class Stage:
             command += ["--ro-bind-try", path, path]
         for path in ("/usr/local", "/app"):
             command += [bind, f"{self.root}{path}", path]
-        command += ["--chdir", self.lines["WORKDIR"], "--die-with-parent"]
-        return [*command, *options]
+        end = "--chdir", self.lines["WORKDIR"], "--die-with-parent"
+        return [*command, *end, *options]
 
     def run(self, line: str) -> None:
         """Carry out a RUN, with this machine's settings of pip and uv."""
@@ -199,14 +199,13 @@ def nginx(
             process.terminate()
 
 
-def test_nginx_tells_who_calls(nginx: httpx.Client, server: Server) -> None:
-    """With FORWARDED_ALLOW_IPS the log has the caller's address, not what it claims."""
-    nginx.get("/v1/models", headers={"X-Forwarded-For": "192.0.2.1"})
-    (line,) = server.wait_access(path="/v1/models")
-    assert line["client"].partition(":")[0] == "127.0.0.2"
+def test_nginx_streams_limits_no_body_and_tells_who_calls(
+    nginx: httpx.Client, server: Server, upstream: Upstream
+) -> None:
+    """What is too large gets the server's own 413, in JSON.
 
-
-def test_nginx_streams(nginx: httpx.Client, upstream: Upstream) -> None:
+    With FORWARDED_ALLOW_IPS the log has the caller's address, not what it claims.
+    """
     gate, body = Gate(), chat(stream=True)
     upstream.openai.script(*stream(event({"n": 1}), gate, DONE))
     with nginx.stream("POST", CHAT, json=body, headers=bearer()) as response:
@@ -214,14 +213,13 @@ def test_nginx_streams(nginx: httpx.Client, upstream: Upstream) -> None:
         assert next(pieces) == event({"n": 1})
         gate.open()
         assert b"".join(pieces) == DONE
-
-
-@pytest.mark.parametrize(("size", "status"), [(20_000_000, 200), (70_000_000, 413)])
-def test_nginx_limits_no_body(nginx: httpx.Client, size: int, status: int) -> None:
-    """What is too large gets the server's own 413, in JSON."""
-    response = nginx.post(CHAT, json=chat(user="x" * size), headers=bearer())
-    assert response.status_code == status
-    assert ("error" in response.json()) == (status == 413)
+    bodies = [chat(user="x" * size) for size in (20_000_000, 70_000_000)]
+    fine, refused = (nginx.post(CHAT, json=each, headers=bearer()) for each in bodies)
+    assert (fine.status_code, refused.status_code) == (200, 413)
+    assert "error" in refused.json()
+    nginx.get("/v1/models", headers={"X-Forwarded-For": "192.0.2.1"})
+    (line,) = server.wait_access(path="/v1/models")
+    assert line["client"].partition(":")[0] == "127.0.0.2"
 
 
 @pytest.mark.parametrize("nginx", [{"127.0.0.1:8321": "127.0.0.1:1"}], indirect=True)

@@ -13,7 +13,6 @@ from pathlib import Path
 from tests.support.http import eventually
 from tests.support.server import PROJECT, answers, clean_environment
 
-_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # Under `make test`, the make of a test would take these for its own.
 _OUTER_MAKE = {"MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS", "ARGS"}
 
@@ -27,12 +26,12 @@ def section(page: str, title: str) -> str:
     """What stands under a heading, up to the next one."""
     _, found, rest = PAGES[page].partition(f"# {title}\n")
     assert found, f"{page} has no {title}"
-    return re.split(r"^#+ \w", rest, maxsplit=1, flags=re.MULTILINE)[0]
+    return re.split(r"(?m)^#+ \w", rest, maxsplit=1)[0]
 
 
 def blocks(text: str, language: str) -> list[str]:
     """The fenced blocks of a language."""
-    return [body for fence, body in _FENCE.findall(text) if fence == language]
+    return re.findall(rf"(?ms)^```{language}\n(.*?)^```$", text)
 
 
 def rows(text: str) -> list[list[str]]:
@@ -58,19 +57,15 @@ class Clone:
         own = PROJECT / ".uv/bin/uv"
         uv = os.environ.get("UV") or (own if own.exists() else shutil.which("uv"))
         (self.bin / "uv").symlink_to(uv or "no uv: run the tests with `make test`")
-        self.env = {
-            "HOME": str(directory),
-            "PATH": f"{self.bin}:{os.environ['PATH']}",
-            # Nothing is installed, and nobody asked.
-            "UV_NO_SYNC": "1",
-            "UV_OFFLINE": "1",
-        }
+        self.env = {"HOME": str(directory), "PATH": f"{self.bin}:{os.environ['PATH']}"}
+        # Nothing is installed, and nobody asked.
+        self.env |= {"UV_NO_SYNC": "1", "UV_OFFLINE": "1"}
 
     def program(self, name: str, script: str) -> None:
         """Put a shell script in front of everything on the PATH."""
-        (self.bin / name).unlink(missing_ok=True)
-        (self.bin / name).write_text(f"#!/bin/sh\n{script}\n")
-        (self.bin / name).chmod(0o755)
+        (path := self.bin / name).unlink(missing_ok=True)
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
 
     def _start(
         self, script: str, variables: dict[str, str], output: int
