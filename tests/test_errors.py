@@ -95,7 +95,6 @@ WRONG += [f"DELETE {CHAT} POST", "POST /v1/models GET", "PUT /v1/health GET"]
 
 @pytest.mark.parametrize("wrong", WRONG)
 def test_a_method_that_a_route_has_not_is_405(client: httpx.Client, wrong: str) -> None:
-    """With the right ones in `Allow`; no list of past calls answers a GET."""
     method, path, allowed = wrong.split()
     answer = client.request(method, path, headers=bearer())
 

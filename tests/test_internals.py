@@ -51,7 +51,6 @@ def test_what_is_reached_into_is_there(file: str, owner: str, name: str) -> None
 
 
 def _private_uses() -> Iterator[tuple[str, str]]:
-    """The private names of others that the code uses, each with its file."""
     package = PROJECT / "lls_openai"
     for path in package.rglob("*.py"):
         file = str(path.relative_to(package))
