@@ -45,7 +45,6 @@ def _chunk(text: str | None) -> str:
 
 
 def _streamed(events: Iterable[str]) -> httpx.Response:
-    """A stream that asks for `events` one by one."""
     return httpx.Response(200, content=(f"data: {e}\n\n".encode() for e in events))
 
 
@@ -54,7 +53,6 @@ def _refusal(status: int, message: str) -> httpx.Response:
 
 
 def _answer(request: httpx.Request) -> httpx.Response:
-    """Say "Hello there", in two pieces when streamed."""
     if json.loads(request.content).get("stream"):
         return _streamed([_chunk("Hello"), _chunk(" there"), "[DONE]"])
     return _regular("Hello there")

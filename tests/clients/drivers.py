@@ -4,6 +4,7 @@ A method has the name of its column: models, streamed, tools, id.
 """
 
 import json
+import shutil
 import subprocess
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -51,16 +52,15 @@ def run(
 
 def process(directory: Path, env: Env, name: str, stack: ExitStack) -> Call:
     """Start a driver in the client's own language: sdks.py or sdks.mjs."""
-    # Some retry for a minute.
-    command = ["timeout", "300", "python", "-m", "tests.clients.sdks", name]
-    own = {"PYTHONPATH": str(PROJECT)}
+    program, own = ["python", "-m", "tests.clients.sdks"], {"PYTHONPATH": str(PROJECT)}
     if (directory / "node_modules").exists():
         # Node looks for packages beside the program.
-        program = directory / "sdks.mjs"
-        program.write_bytes(Path(__file__).with_name("sdks.mjs").read_bytes())
+        shutil.copy(Path(__file__).with_name("sdks.mjs"), directory)
+        program = ["node", "sdks.mjs"]
         content = {"PROMPT": PROMPT, "RESULT": RESULT, "WEATHER": WEATHER}
         own = {"CONTENT": json.dumps(content)}
-        command = ["timeout", "300", "node", str(program), name]
+    # Some retry for a minute.
+    command = ["timeout", "300", *program, name]
     running = subprocess.Popen(
         command,
         cwd=directory,

@@ -67,14 +67,14 @@ class Stage:
         self.run("python -B -m ensurepip --default-pip")
 
     def inside(self, *options: str, bind: str = "--ro-bind") -> list[str]:
-        """Return the command that runs another with this folder in its place."""
+        """The command that runs another with this folder in its place."""
         command = [tool("bwrap", "bubblewrap"), "--dev", "/dev", "--proc", "/proc"]
         for path in ("/usr", "/bin", "/lib", "/lib64", "/etc"):
             command += ["--ro-bind-try", path, path]
         for path in ("/usr/local", "/app"):
             command += [bind, f"{self.root}{path}", path]
-        end = "--chdir", self.lines["WORKDIR"], "--die-with-parent"
-        return [*command, *end, *options]
+        command += ["--chdir", self.lines["WORKDIR"], "--die-with-parent"]
+        return [*command, *options]
 
     def run(self, line: str) -> None:
         """Carry out a RUN, with this machine's settings of pip and uv."""
