@@ -9,7 +9,7 @@ import asyncio
 import re
 
 from aiohttp import ClientResponse
-from starlette.types import Send
+from starlette.types import Message, Send
 
 from lls_openai.relay.errors import AnswerHeaders, RelayError
 from lls_openai.relay.faults import NOT_HTTP, upstream_errors
@@ -81,10 +81,10 @@ async def relay_answer(
         cut = (
             _Pieces() if b"content-encoding" in there else _Events(anthropic=anthropic)
         )
-        await _start(send, response.status, headers)
+        await send(_start(response.status, headers))
         await _relay(response, send, record, cut)
     else:
-        await _start(send, response.status, headers + _length(response))
+        await send(_start(response.status, headers + _length(response)))
         await _relay(response, send, record, _Pieces())
     record.success = response.ok and not record.code
 
@@ -113,8 +113,8 @@ async def _relay_whole(
     """Relay an answer after all of it is there; one too large to hold, in pieces."""
     body = await _read_whole(response)
     if len(body) > WHOLE_ANSWER_BYTES:
-        await _start(send, response.status, headers + _length(response))
-        await _send(send, body)
+        await send(_start(response.status, headers + _length(response)))
+        await send(_body(body))
         await _relay(response, send, record, _Pieces())
         return
     record.observe(body)
@@ -122,8 +122,8 @@ async def _relay_whole(
         headers, body = mend_error(headers, body)
     if response.status not in _WITHOUT_BODY:
         headers = [*headers, (b"content-length", b"%d" % len(body))]
-    await _start(send, response.status, headers)
-    await _send(send, body, more=False)
+    await send(_start(response.status, headers))
+    await send(_body(body, more=False))
 
 
 async def _read_whole(response: ClientResponse) -> bytes:
@@ -192,18 +192,18 @@ async def _relay(
             while chunk := await response.content.readany():
                 if whole := cut.feed(chunk):
                     record.observe(whole)
-                    await _send(send, whole)
+                    await send(_body(whole))
     except RelayError as error:
         record.code = error.code
         end = cut.ending(error)
     else:
         end = cut.held
-    await _send(send, end, more=False)
+    await send(_body(end, more=False))
 
 
-async def _start(send: Send, status: int, headers: AnswerHeaders) -> None:
-    await send({"type": "http.response.start", "status": status, "headers": headers})
+def _start(status: int, headers: AnswerHeaders) -> Message:
+    return {"type": "http.response.start", "status": status, "headers": headers}
 
 
-async def _send(send: Send, body: bytes, *, more: bool = True) -> None:
-    await send({"type": "http.response.body", "body": body, "more_body": more})
+def _body(body: bytes, *, more: bool = True) -> Message:
+    return {"type": "http.response.body", "body": body, "more_body": more}

@@ -86,7 +86,7 @@ class _Exchange:
         if message["type"] == "http.response.start":
             self._record.status = message["status"]
             message = self._with_id(message)
-        elif self.caller.is_sending and not message.get("more_body", False):
+        elif not message.get("more_body") and self.caller.is_sending:
             await self._send({**message, "more_body": True})
             message = {"type": "http.response.body"}
             await self._discard()
