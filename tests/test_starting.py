@@ -19,7 +19,6 @@ from lls_openai.provider import get_adapter_impl
 from lls_openai.settings import ProviderConfig
 from tests.support.http import MODELS, bearer
 from tests.support.server import RUN_YAML, Server, Servers, Variation
-from tests.support.upstream import Upstream
 
 # What is in the place of run.yaml, or is put into it, or into `config` of a provider,
 # or into the environment.
@@ -197,17 +196,24 @@ def test_the_version_is_told(
     assert capfd.readouterr().out == f"lls-openai {own}, llama-stack {stack}\n"
 
 
-def test_starts_anywhere_and_asks_nobody(servers: Servers, upstream: Upstream) -> None:
-    """Without a home, in the root directory, and without a call; one line greets."""
-    nowhere = {"HOME": "/dev/null/none"}
-    server = servers.start(Variation(checked=True, cwd=Path("/"), env=nowhere))
+# It asks nobody for models at its start, which it would be told in the log.
+NOBODY = dict.fromkeys(UPSTREAMS, "http://127.0.0.1:9")
 
-    listed = httpx.get(server.url + MODELS, trust_env=False).json()["data"]
+
+@pytest.mark.server(
+    checked=True,
+    cwd=Path("/"),
+    env=NOBODY | {"HOME": "/dev/null/none"},
+    alone="a start as a person's",
+)
+def test_starts_anywhere_and_asks_nobody(server: Server, client: httpx.Client) -> None:
+    """Without a home, in the root directory, and without a call; one line greets."""
+    listed = client.get(MODELS).json()["data"]
 
     assert len(listed) == 5
-    assert [vendor.connections for vendor in upstream.vendors] == [0, 0, 0]
-    assert "HTTPS enabled" not in server.log
-    (line,) = [json.loads(x) for x in server.log.splitlines() if "lls-openai" in x]
+    lines = [json.loads(line) for line in server.log.splitlines()]
+    assert {line["level"] for line in lines} == {"info"}
+    (line,) = [each for each in lines if "lls-openai" in each["event"]]
     assert {"event", "level", "logger", "timestamp"} <= line.keys()
     said = version("lls-openai"), f"{server.url}/v1,", "workers: 1,", listed[0]["id"]
     assert [each for each in said if each not in line["event"]] == []
@@ -217,11 +223,7 @@ ENTRIES = yaml.safe_load(RUN_YAML.read_text())["providers"]["inference"]
 STOCK = [{n: v for n, v in each.items() if n != "module"} for each in ENTRIES]
 
 
-@pytest.mark.server(
-    {"providers": {"inference": STOCK}},
-    # It asks for models at its start, and would draw a page for each vendor.
-    env=dict.fromkeys(UPSTREAMS, "http://127.0.0.1:9"),
-)
+@pytest.mark.server({"providers": {"inference": STOCK}}, env=NOBODY)
 def test_starts_on_the_stock_provider(server: Server, client: httpx.Client) -> None:
     """Without the `module:` lines run.yaml serves as well."""
     listed = client.get(MODELS, headers=bearer())
