@@ -104,8 +104,7 @@ def test_what_goes_on_slowly_is_not_cut(server: Server, upstream: Upstream) -> N
     upstream.gemini.script(before, answer()[:-1], inside, answer()[-1:])
 
     def sends_slowly(raw: Raw) -> int:
-        raw.send(post()[: -len(BODY)])
-        for part in (BODY[:10], BODY[10:20], BODY[20:]):
+        for part in (post()[: -len(BODY)], BODY[:10], BODY[10:20], BODY[20:]):
             time.sleep(0.6 * SECONDS)
             raw.send(part)
         return raw.answer().status
