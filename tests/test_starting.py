@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from lls_openai.__main__ import main
 from lls_openai.provider import get_adapter_impl
@@ -183,6 +184,14 @@ def test_a_certificate_that_cannot_be_read_is_named(
 
     start = "lls-openai: run.yaml: the network block of https://vendor.test/: "
     assert capfd.readouterr().err.startswith(start)
+
+
+def test_a_password_in_a_setting_is_in_no_error() -> None:
+    """Where nobody has looked at run.yaml before: Llama Stack as a library."""
+    with pytest.raises(ValidationError) as wrong:
+        ProviderConfig(base_url="https://somebody:secret@vendor.test")
+
+    assert "secret" not in str(wrong.value)
 
 
 def test_the_version_is_told(
