@@ -1,5 +1,6 @@
 """Stopping: the port is closed, running answers end whole, and the status is 0."""
 
+import asyncio
 import os
 import signal
 import time
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from lls_openai.provider import get_adapter_impl
+from lls_openai.settings import ProviderConfig
 from tests.support.http import Raw, chat, encoded, eventually, request
 from tests.support.server import Servers, Variation, listens
 from tests.support.upstream import Upstream
@@ -118,3 +121,16 @@ def test_a_stop_frees_the_port_and_ends_what_runs(
 ) -> None:
     """Whole, unless it is cut short; quietly in any case."""
     checks[name].result()
+
+
+def test_a_stop_closes_the_connections_to_an_upstream() -> None:
+    """Llama Stack asks each provider to shut down."""
+
+    async def stop() -> bool:
+        config = ProviderConfig(base_url="http://vendor.test")
+        adapter = await get_adapter_impl(config, {})
+        pool = adapter.upstream.pool
+        await adapter.shutdown()
+        return pool.closed
+
+    assert asyncio.run(stop())
