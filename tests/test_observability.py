@@ -1,5 +1,6 @@
 """What is told of a call: one access line, and Llama Stack's metrics at a collector."""
 
+import logging
 import re
 import time
 from collections import Counter
@@ -11,6 +12,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
 )
 
+from lls_openai.server.logs import set_up_logs
 from tests.support import http
 from tests.support.http import CHAT, MODEL, ask, bearer, chat, encoded, request
 from tests.support.network import Network
@@ -100,6 +102,15 @@ def test_a_person_gets_columns(server: Server, client: httpx.Client) -> None:
     (line,) = [x for x in server.stderr.splitlines() if own in x and " ms " in x]
     facts = rf"200 +[\d.]+ ms  POST   {CHAT} +{MODEL}  127\.0\.0\.1:\d+  {own}"
     assert re.fullmatch(rf"\d\d:\d\d:\d\d  {facts}", line)
+
+
+def test_a_start_that_fails_is_news(caplog: pytest.LogCaptureFixture) -> None:
+    """Of uvicorn's lines about a start only those of one that goes well are left out."""
+    set_up_logs()
+    for line in ("complete.", "failed. Exiting."):
+        logging.getLogger("uvicorn.error").error("Application startup %s", line)
+
+    assert caplog.messages == ["Application startup failed. Exiting."]
 
 
 DURATION = "llama_stack.inference.duration_seconds"

@@ -28,7 +28,10 @@ type Line = dict[str, Any]
 
 # What is no news to a person, or not true: `Model refresh task cancelled` is an error
 # as which Llama Stack logs the end of its own task at every stop.
-_NO_NEWS = re.compile("Started server|pplication startup|refresh task cancelled")
+_NO_NEWS = re.compile(
+    "Started server process|Waiting for application startup"
+    "|Application startup complete|Model refresh task cancelled"
+)
 
 
 def choose_format() -> None:
