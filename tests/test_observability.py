@@ -105,7 +105,7 @@ def test_a_person_gets_columns(server: Server, client: httpx.Client) -> None:
 
 
 def test_a_start_that_fails_is_news(caplog: pytest.LogCaptureFixture) -> None:
-    """Of uvicorn's lines about a start only those of one that goes well are left out."""
+    """What uvicorn tells of a start is left out only where that goes well."""
     set_up_logs()
     for line in ("complete.", "failed. Exiting."):
         logging.getLogger("uvicorn.error").error("Application startup %s", line)

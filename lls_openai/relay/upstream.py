@@ -113,6 +113,11 @@ class Upstream:
         The order is the stock adapter's: `forward_headers`, then the key, of which a
         configured one goes before the caller's.
 
+        Args:
+            caller: the request's headers.
+            credentials: what the caller sent.
+            route: the route that was asked for.
+
         Raises:
             RelayError: there is no key to send, nor what stands for one.
         """

@@ -43,7 +43,6 @@ class Front:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        record = record_of(scope)
         # FastAPI would measure the request a second time, and look for who wants that.
         scope["fastapi.telemetry"] = None
         if not all(value.isascii() for _, value in scope["headers"]):
@@ -57,8 +56,8 @@ class Front:
         finally:
             # It knows the scope: such a circle waits for the collector.
             scope.pop("lls_openai.caller")
-            self._log(scope, record)
-            measure(record)
+            self._log(scope, exchange.record)
+            measure(exchange.record)
 
 
 def _readable(value: bytes) -> bytes:
@@ -80,11 +79,11 @@ class _Exchange:
         self._receive = receive
         self._send = send
         self.caller = scope["lls_openai.caller"]
-        self._record = record_of(scope)
+        self.record = record_of(scope)
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self._record.status = message["status"]
+            self.record.status = message["status"]
             message = self._with_id(message)
         elif not message.get("more_body") and self.caller.is_sending:
             await self._send({**message, "more_body": True})
@@ -97,7 +96,7 @@ class _Exchange:
         there = dict(start["headers"])
         own = there.get(b"x-request-id") or there.get(b"request-id")
         own = own or new_request_id()
-        self._record.request_id = own.decode("latin-1")
+        self.record.request_id = own.decode("latin-1")
         if b"x-request-id" in there:
             return start
         return {**start, "headers": [*start["headers"], (b"x-request-id", own)]}

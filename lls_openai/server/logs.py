@@ -1,7 +1,7 @@
 """Log lines: one a request, cheap, and without what must not be in them.
 
 Llama Stack's own console handler (`llama_stack.log`) draws with rich, at 0.8 ms a line.
-It can write JSON as well, which is what anything but a terminal gets here.
+It can write JSON as well, which `make server` has it do where there is no terminal.
 """
 
 import logging
