@@ -17,14 +17,14 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.support.launcher import MODULES, Launcher
 from tests.support.network import Network
-from tests.support.preloaded import Preloaded
 from tests.support.server import Server, Servers, Variation, clean_environment
 from tests.support.upstream import Upstream, in_background
 
 # What the marks of all collected tests ask for, in the order of the tests.
 _variations = pytest.StashKey[dict[pytest.Item, Variation]]()
-_preloaded = pytest.StashKey[Preloaded]()
+_launcher = pytest.StashKey[Launcher]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -34,11 +34,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "server(run_yaml, **variation): how the test's server differs from run.yaml",
     ):
         config.addinivalue_line("markers", mark)
-    config.stash[_preloaded] = Preloaded()
-
-
-def pytest_unconfigure(config: pytest.Config) -> None:
-    config.stash[_preloaded].close()
+    config.stash[_launcher] = Launcher(MODULES)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -115,7 +111,7 @@ def servers(
 ) -> Iterator[Servers]:
     """The shared servers; those that the collected tests need boot in background."""
     directory = tmp_path_factory.mktemp("servers")
-    servers = Servers(directory, network.env, request.config.stash[_preloaded])
+    servers = Servers(directory, network.env, request.config.stash[_launcher])
     for variation in request.config.stash[_variations].values():
         servers.boot(variation)
     yield servers

@@ -99,8 +99,7 @@ def test_a_call_leaves_no_trace(server: Server, upstream: Upstream, name: str) -
     assert found(new, *TRACEBACKS) == []
     assert got.status == status
     assert name in PASSED or found(got.body.decode()) == []
-    places = (server.home, server.work, server.temporary)
-    assert [x for place in places for x in place.rglob("*") if x.is_file()] == []
+    assert [path for path in server.files.rglob("*") if path.is_file()] == []
 
 
 def test_what_is_printed_shows_no_secret() -> None:

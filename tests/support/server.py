@@ -7,14 +7,12 @@ import re
 import signal
 import socket
 import ssl
-import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
@@ -25,7 +23,7 @@ import pytest
 import yaml
 
 from tests.support.http import eventually
-from tests.support.preloaded import Preloaded
+from tests.support.launcher import Launcher
 from tests.support.wire import Json
 
 PROJECT = Path(__file__).parents[2]
@@ -144,79 +142,52 @@ class Server:
         directory: Path,
         variation: Variation,
         env: Mapping[str, str],
+        launcher: Launcher,
         port: int | None = None,
-        preloaded: Preloaded | None = None,
     ) -> None:
-        """Start it with directories of its own for home, work and temporary files.
-
-        One that is `preloaded` can be killed only: its status is nobody's to ask.
-        """
+        """Start it with directories of its own for home, work and temporary files."""
         self.port = port or free_port()
-        self.home, self.work, self.temporary = (
-            directory / name for name in ("home", "work", "tmp")
-        )
-        for path in (self.home, self.work, self.temporary):
-            path.mkdir()
         is_tls = "tls_certfile" in variation.run_yaml.get("server", {})
         self.url = f"http{'s' * is_tls}://127.0.0.1:{self.port}"
-        self._outputs = directory / "stdout", directory / "stderr"
-        start = [str(Path(sys.executable).parent / "llama"), "stack", "run"]
+        self.files = directory / "files"
+        home, work, temporary = (self.files / each for each in ("home", "work", "tmp"))
+        for path in (home, work, temporary):
+            path.mkdir(parents=True)
         own = {
-            "HOME": str(self.home),
-            "TMPDIR": str(self.temporary),
+            "HOME": str(home),
+            "TMPDIR": str(temporary),
             "LLAMA_STACK_PORT": str(self.port),
-            # So that the log is complete at any time.
-            "PYTHONUNBUFFERED": "1",
         }
         if variation.checked:
-            start = [sys.executable, "-m", "lls_openai"]
+            start = ["lls_openai"]
         else:
+            start = [str(Path(sys.executable).parent / "llama"), "stack", "run"]
             # With a check of run.yaml it chooses for itself.
             own["LLAMA_STACK_LOG_FORMAT"] = "json"
         self.command = [*start, str(variation.write(directory))]
         own = {**clean_environment(), **own, **env, **variation.env}
-        self._process: subprocess.Popen[bytes] | None = None
-        self.pid = self._start(variation.cwd or self.work, own, preloaded)
+        self._directory = directory
+        self.pid = launcher.start(self.command, variation.cwd or work, own, directory)
 
-    def _start(
-        self, cwd: Path, env: dict[str, str], preloaded: Preloaded | None
-    ) -> int:
-        with self._outputs[0].open("wb") as out, self._outputs[1].open("wb") as err:
-            if preloaded:
-                return preloaded.start(self.command, cwd, env, self._outputs)
-            self._process = subprocess.Popen(
-                self.command,
-                cwd=cwd,
-                env=env,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                # A group of its own: its workers end with it, and Ctrl-C in a terminal
-                # goes to the tests alone.
-                start_new_session=True,
-            )
-        return self._process.pid
-
-    def _is_running(self) -> bool:
-        if self._process:
-            return self._process.poll() is None
-        return Path(f"/proc/{self.pid}").exists()
+    def _read(self, name: str) -> str:
+        path = self._directory / name
+        return path.read_text(errors="replace") if path.exists() else ""
 
     def wait_ready(self) -> None:
         deadline = time.monotonic() + _BOOT_SECONDS
         while not answers(f"{self.url}/v1/health"):
-            if not self._is_running() or time.monotonic() > deadline:
+            if self._read("status") or time.monotonic() > deadline:
                 self.kill()
                 raise ServerError(f"the server has not started:\n{self.log}")
             time.sleep(0.05)
 
     @property
     def stdout(self) -> str:
-        return self._outputs[0].read_text(errors="replace")
+        return self._read("stdout")
 
     @property
     def stderr(self) -> str:
-        return self._outputs[1].read_text(errors="replace")
+        return self._read("stderr")
 
     @property
     def log(self) -> str:
@@ -240,17 +211,13 @@ class Server:
 
     def wait(self, seconds: float = 15) -> int:
         """Wait until it has ended; its status."""
-        assert self._process
-        return self._process.wait(seconds)
+        return int(eventually(lambda: self._read("status"), seconds))
 
     def kill(self) -> None:
         """End it and its workers at once."""
-        if self._is_running():
-            # It may be just ending.
-            with suppress(ProcessLookupError):
-                os.killpg(self.pid, signal.SIGKILL)
-        if self._process:
-            self._process.wait()
+        if not self._read("status"):
+            os.killpg(self.pid, signal.SIGKILL)
+        self.wait()
 
     def memory(self, field: str = "VmRSS") -> int:
         """How many bytes it holds; of "VmHWM" the most so far."""
@@ -275,10 +242,7 @@ class Servers:
     """The servers that tests share: each variation is started once."""
 
     def __init__(
-        self,
-        directory: Path,
-        env: Mapping[str, str],
-        preloaded: Preloaded | None = None,
+        self, directory: Path, env: Mapping[str, str], launcher: Launcher | None = None
     ) -> None:
         """Begin with none; each will have a directory in `directory`."""
         self._directory = directory
@@ -286,22 +250,16 @@ class Servers:
         self._started: list[Server] = []
         self._booting: dict[str, Future[Server]] = {}
         self._clients: dict[str, httpx.Client] = {}
-        self._preloaded = preloaded
+        self._launcher = launcher or Launcher()
         # Two at a time: a boot keeps a core busy.
         self._pool = ThreadPoolExecutor(2, "boot")
 
     def start(
-        self,
-        variation: Variation,
-        port: int | None = None,
-        *,
-        ready: bool = True,
-        preloaded: Preloaded | None = None,
+        self, variation: Variation, port: int | None = None, *, ready: bool = True
     ) -> Server:
         """Start a further server and wait until it is ready."""
         directory = self._directory / str(time.monotonic_ns())
-        directory.mkdir()
-        server = Server(directory, variation, self._env, port, preloaded)
+        server = Server(directory, variation, self._env, self._launcher, port)
         self._started.append(server)
         if ready:
             server.wait_ready()
@@ -310,10 +268,7 @@ class Servers:
     def boot(self, variation: Variation) -> Future[Server]:
         """Start one in the background, unless that is done."""
         if variation.key not in self._booting:
-            # A person starts one that is alone.
-            preloaded = None if variation.alone else self._preloaded
-            future = self._pool.submit(self.start, variation, preloaded=preloaded)
-            self._booting[variation.key] = future
+            self._booting[variation.key] = self._pool.submit(self.start, variation)
         return self._booting[variation.key]
 
     def get(self, variation: Variation) -> Server:
