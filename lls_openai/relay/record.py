@@ -39,8 +39,9 @@ class Record:
         """See whole events or a body: when the first came, and the usage in them."""
         if self.first is None:
             self.first = time.perf_counter()
-        # Use the last count; Gemini repeats it.
-        if b"_tokens" in data and (counts := _TOKENS.findall(data)):
+        # Use the last count; Gemini repeats it. With `in`, CPython raises and drops an
+        # exception before it looks, which costs more than the look.
+        if data.find(b"_tokens") >= 0 and (counts := _TOKENS.findall(data)):
             self.tokens = int(counts[-1])
 
 
