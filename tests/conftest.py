@@ -132,6 +132,6 @@ def server(servers: Servers, request: pytest.FixtureRequest) -> Server:
 
 
 @pytest.fixture
-def client(servers: Servers, server: Server, network: Network) -> httpx.Client:
+def client(server: Server) -> httpx.Client:
     """An HTTP client bound to `server`; it has no key of its own."""
-    return servers.client(server, network.trusting)
+    return server.client

@@ -4,11 +4,8 @@ The table of docs/design.md has all of it. Each name fails here, and says so, wh
 upgrade takes it away or changes how it is called.
 """
 
-import ast
-import importlib
 import inspect
 import re
-from collections.abc import Iterator
 from functools import cache
 from pkgutil import resolve_name
 from types import FunctionType
@@ -17,7 +14,6 @@ import pytest
 from llama_stack.providers.utils.inference import model_registry
 
 from tests.support import docs
-from tests.support.server import PROJECT
 
 TABLE = docs.rows(docs.section("docs/design.md", "The reaches"))
 # File, whose, and a name: with its parameters what is called or overridden.
@@ -26,7 +22,6 @@ REACHES = [
     for file, owner, names, *_ in TABLE
     for name in re.split(r", (?![^(]*\))", names)
 ]
-PRIVATE = re.compile(r"_[a-z]\w*")
 
 
 @cache
@@ -48,32 +43,6 @@ def test_what_is_reached_into_is_there(file: str, owner: str, name: str) -> None
         called = inspect.signature(getattr(resolve_name(owner), name))
         found = [each for each in called.parameters if each != "self"]
         assert ", ".join(found) == parameters, file
-
-
-def _private_uses() -> Iterator[tuple[str, str]]:
-    package = PROJECT / "lls_openai"
-    for path in package.rglob("*.py"):
-        file = str(path.relative_to(package))
-        module = f"lls_openai.{file.removesuffix('.py').replace('/', '.')}"
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Attribute) and PRIVATE.fullmatch(node.attr):
-                if ast.unparse(node.value) not in ("self", "os"):
-                    yield file, node.attr
-            elif isinstance(node, ast.ClassDef):
-                ours = getattr(importlib.import_module(module), node.name)
-                others = [c for c in ours.__mro__ if "lls_openai" not in c.__module__]
-                known = set[str]().union(*map(_names, others))
-                for each in ast.walk(node):
-                    name = str(getattr(each, "attr", getattr(each, "name", "")))
-                    if name in known and PRIVATE.fullmatch(name):
-                        yield file, name
-
-
-def test_no_other_private_name_is_used() -> None:
-    """Neither of an object of others nor of a class that ours are made from."""
-    listed = {(file, name.partition("(")[0]) for file, _, name in REACHES}
-
-    assert set(_private_uses()) == {each for each in listed if PRIVATE.match(each[1])}
 
 
 def test_every_field_of_the_network_block_is_known() -> None:

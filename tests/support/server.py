@@ -147,8 +147,15 @@ class Server:
     ) -> None:
         """Start it with directories of its own for home, work and temporary files."""
         self.port = port or free_port()
-        is_tls = "tls_certfile" in variation.run_yaml.get("server", {})
-        self.url = f"http{'s' * is_tls}://127.0.0.1:{self.port}"
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.client = httpx.Client(
+            base_url=self.url,
+            trust_env=False,
+            timeout=15,
+            verify=False,  # noqa: S501 - there is no TLS, and to load authorities is slow
+            # uvicorn closes idle connections after 5 s: no call on one just then.
+            limits=httpx.Limits(keepalive_expiry=2),
+        )
         self.files = directory / "files"
         home, work, temporary = (self.files / each for each in ("home", "work", "tmp"))
         for path in (home, work, temporary):
@@ -215,6 +222,7 @@ class Server:
 
     def kill(self) -> None:
         """End it and its workers at once."""
+        self.client.close()
         if not self._read("status"):
             os.killpg(self.pid, signal.SIGKILL)
         self.wait()
@@ -249,7 +257,6 @@ class Servers:
         self._env = env
         self._started: list[Server] = []
         self._booting: dict[str, Future[Server]] = {}
-        self._clients: dict[str, httpx.Client] = {}
         self._launcher = launcher or Launcher()
         # Two at a time: a boot keeps a core busy.
         self._pool = ThreadPoolExecutor(2, "boot")
@@ -274,24 +281,9 @@ class Servers:
     def get(self, variation: Variation) -> Server:
         return self.boot(variation).result()
 
-    def client(self, server: Server, verify: ssl.SSLContext) -> httpx.Client:
-        """The one HTTP client of a server: making one takes longer than a request."""
-        if server.url not in self._clients:
-            self._clients[server.url] = httpx.Client(
-                base_url=server.url,
-                trust_env=False,
-                timeout=15,
-                verify=verify,
-                # uvicorn closes idle connections after 5 s: no call on one just then.
-                limits=httpx.Limits(keepalive_expiry=2),
-            )
-        return self._clients[server.url]
-
     def close(self) -> None:
         """Kill every server that has been started."""
         self._pool.shutdown(wait=False, cancel_futures=True)
-        for client in self._clients.values():
-            client.close()
         # Twice: what was just being started has been by then.
         for _ in range(2):
             for server in list(self._started):
