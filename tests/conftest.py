@@ -39,35 +39,18 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Find out which servers are needed."""
-    items = [i for i in session.items if "server" in getattr(i, "fixturenames", ())]
-    asked = {item: _asked(item) for item in items}
+    variations = session.config.stash[_variations] = {}
     shared: dict[str, Any] = {}
-    for variation in filter(_is_plain, asked.values()):
-        for name, settings in variation.providers.items():
-            if shared.setdefault(name, settings) != settings:
-                raise pytest.UsageError(f"two configurations of provider {name}")
-    everyone = Variation(providers=shared)
-    session.config.stash[_variations] = {
-        item: everyone if _is_plain(variation) else variation
-        for item, variation in asked.items()
-    }
-
-
-def _is_plain(variation: Variation) -> bool:
-    """Whether only providers were added, none of run.yaml's own varied."""
-    own = {"openai", "openai-mini", "gemini", "anthropic"}
-    added = variation.providers.keys()
-    only = Variation(providers=variation.providers)
-    return bool(added) and added.isdisjoint(own) and variation == only
-
-
-def _asked(item: pytest.Item) -> Variation:
-    mark = item.get_closest_marker("server") or pytest.mark.server().mark
-    asked = Variation(*mark.args, **mark.kwargs)
-    providers = dict(asked.providers)
-    for each in item.iter_markers("providers"):
-        providers |= each.args[0]
-    return replace(asked, providers=providers)
+    for item in session.items:
+        marks = item.iter_markers("providers")
+        added = {name: each for mark in marks for name, each in mark.args[0].items()}
+        if own := item.get_closest_marker("server"):
+            asked = Variation(*own.args, **own.kwargs)
+            variations[item] = replace(asked, providers=asked.providers | added)
+        elif "server" in getattr(item, "fixturenames", ()):
+            for name, config in added.items():
+                assert shared.setdefault(name, config) == config, name
+            variations[item] = Variation(providers=shared if added else {})
 
 
 @pytest.fixture(autouse=True)

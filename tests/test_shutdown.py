@@ -44,8 +44,9 @@ class Stop:
         Two workers need `python -m lls_openai`: without its patience, uvicorn replaces
         them on a busy machine before they serve.
         """
-        env, several = {"LLS_WORKERS": str(self.workers)}, self.workers > 1
-        return Variation({}, self.providers, env, checked=several, alone=name)
+        # Nobody else's, for the name in it.
+        env = {"LLS_WORKERS": str(self.workers), "STOPPED_BY": name}
+        return Variation({}, self.providers, env, checked=self.workers > 1)
 
 
 STOPS = {

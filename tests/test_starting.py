@@ -5,8 +5,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -116,29 +115,6 @@ def start(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) ->
     return start
 
 
-@pytest.fixture(scope="module")
-def found(servers: Servers) -> Iterator[dict[str, Future[Server]]]:
-    """Servers that end beside other tests, by what each of them says."""
-    unknown = {"provider_id": "a", "provider_type": "remote::nothing", "config": {}}
-    nothing = {"providers": {"inference": [unknown]}}
-
-    def end(variation: Variation, port: int | None = None) -> Server:
-        server = servers.start(variation, port, ready=False)
-        server.wait(90)
-        return server
-
-    with socket.create_server(("127.0.0.1", 0)) as taken, ThreadPoolExecutor(1) as pool:
-        port = taken.getsockname()[1]
-        wrong: dict[str, tuple[Variation, int | None]] = {
-            # It would listen on every interface.
-            "server.hostt: unknown key": (Variation({"server": {"hostt": "x"}}), None),
-            f"listen on 127.0.0.1:{port}: stop": (Variation(), port),
-            "remote::nothing": (Variation(nothing, checked=True), None),
-        }
-        yield {says: pool.submit(end, *given) for says, given in wrong.items()}
-
-
-@pytest.mark.usefixtures("found")
 @pytest.mark.parametrize(("says", "given"), WRONG, ids=[str(row[1]) for row in WRONG])
 def test_what_is_wrong_is_one_line(
     start: Start, tmp_path: Path, says: str, given: Given
@@ -210,10 +186,7 @@ NOBODY = dict.fromkeys(UPSTREAMS, "http://127.0.0.1:9")
 
 
 @pytest.mark.server(
-    checked=True,
-    cwd=Path("/"),
-    env=NOBODY | {"HOME": "/dev/null/none"},
-    alone="a start as a person's",
+    checked=True, cwd=Path("/"), env=NOBODY | {"HOME": "/dev/null/none"}
 )
 def test_starts_anywhere_and_asks_nobody(server: Server, client: httpx.Client) -> None:
     """Without a home, in the root directory, and without a call; one line greets."""
@@ -241,10 +214,22 @@ def test_starts_on_the_stock_provider(server: Server, client: httpx.Client) -> N
     assert "lls_openai" not in server.log
 
 
-def test_what_is_found_later_is_told_too(found: dict[str, Future[Server]]) -> None:
+UNKNOWN = {"provider_id": "a", "provider_type": "remote::nothing", "config": {}}
+LATER = {
+    # It would listen on every interface.
+    "server.hostt: unknown key": Variation({"server": {"hostt": "x"}}),
+    "remote::nothing": Variation({"providers": {"inference": [UNKNOWN]}}, checked=True),
+    "listen on 127.0.0.1:{port}: stop": Variation(),
+}
+
+
+@pytest.mark.parametrize("says", LATER)
+def test_what_is_found_later_is_told_too(servers: Servers, says: str) -> None:
     """By Llama Stack, or under its own command: no traceback, nor status 0."""
-    for says, each in found.items():
-        server = each.result()
-        (line,) = [x for x in server.log.splitlines() if "lls-openai: " in x]
-        assert says in line
-        assert server.wait(0) == 3
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1] if "{port}" in says else None
+        server = servers.start(LATER[says], port, ready=False)
+        assert server.wait(90) == 3
+
+    (line,) = [x for x in server.log.splitlines() if "lls-openai: " in x]
+    assert says.format(port=port) in line

@@ -72,16 +72,12 @@ def free_port() -> int:
 
 @dataclass(frozen=True)
 class Variation:
-    """How a server differs from run.yaml as it is: what the marks of a test say.
-
-    One that is `alone` is a process of its own, for the use that this names.
-    """
+    """How a server differs from run.yaml as it is: what the marks of a test say."""
 
     run_yaml: Json = field(default_factory=dict)
     providers: Json = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
     checked: bool = False
-    alone: str = ""
     cwd: Path | None = None
 
     @property
