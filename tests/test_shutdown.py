@@ -57,6 +57,8 @@ STOPS = {
     "Ctrl-C, and again later": Stop(
         ((INT, 1.3), (INT, 0)), status=130, ends_whole=False
     ),
+    # It is the workers that were busy.
+    "likewise, two workers": Stop(((INT, 1.3), (INT, 0)), workers=2, ends_whole=False),
     "the drain time is over": Stop(((TERM, 0),), providers=AT_ONCE, ends_whole=False),
     # Nobody could stop its workers any more.
     "the parent is killed": Stop(((KILL, 0),), group=False, workers=2, status=-KILL),
