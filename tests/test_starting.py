@@ -50,6 +50,7 @@ WRONG: list[tuple[str, Given]] = [
     ("run.yaml is not YAML", b"a: ["),
     ("run.yaml is not YAML", b"\xff\xfe"),
     ("run.yaml: providers: Field required", b""),
+    ("run.yaml: Input should be a valid dictionary", b"- a"),
     ("base_url: ", {URL: "https://user:secret@host"}),
     ("base_url: ", {URL: "https://host/?key=secret"}),
     ("LLS_WORKERS", {"LLS_WORKERS": "0"}),

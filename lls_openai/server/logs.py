@@ -18,8 +18,6 @@ from starlette.types import Scope
 from lls_openai.relay.record import Record
 
 _FORMAT = "LLAMA_STACK_LOG_FORMAT"
-_STACK = "llama_stack.core.stack"
-_UVICORN = "uvicorn.error"
 
 _STANDARD_ERROR = 2
 
@@ -43,7 +41,7 @@ def choose_format() -> None:
 def set_up_logs() -> None:
     """Call it after Llama Stack's `setup_logging`; its levels stay as they are."""
     logging.getLogger("lls_openai").setLevel(logging.INFO)
-    for name in (_STACK, _UVICORN):
+    for name in ("llama_stack.core.stack", "uvicorn.error"):
         logging.getLogger(name).addFilter(_is_news)
 
 

@@ -48,4 +48,6 @@ def _explain(error: ValidationError, where: str) -> str:
     """Say in one line what is wrong, without the values, which may be secret."""
     faults = error.errors(include_input=False, include_url=False)
     lines = [f"{where}{'.'.join(map(str, x['loc']))}: {x['msg']}" for x in faults]
-    return "; ".join(lines).replace("Extra inputs are not permitted", "unknown key")
+    # The file as a whole has no place in it to name.
+    told = "; ".join(lines).removeprefix(": ")
+    return told.replace("Extra inputs are not permitted", "unknown key")
