@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 MODULES = (
@@ -57,6 +58,7 @@ def _serve(command: list[str], cwd: str, env: dict[str, str], directory: str) ->
     if not (pid := os.fork()):
         _become(command, cwd, env, directory)
         return
+    signal.signal(signal.SIGTERM, lambda *_: os.killpg(pid, signal.SIGKILL))
     print(pid, flush=True)
     # The pipes are the launcher's, which may end first.
     os.closerange(0, 3)
@@ -87,10 +89,16 @@ def main() -> None:
         __import__(name)
     # Those that stay are not waited for.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    for line in iter(sys.stdin.readline, ""):
-        if not os.fork():
+    watching = list[int]()
+    for line in sys.stdin:
+        if not (pid := os.fork()):
             _serve(*json.loads(line))
-            break
+            return
+        watching.append(pid)
+    # Whoever wanted these servers has ended.
+    for pid in watching:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
 
 
 if __name__ == "__main__":
