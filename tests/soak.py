@@ -6,7 +6,6 @@ something to the server, and measures it.
 """
 
 import argparse
-import asyncio
 import math
 import os
 import re
@@ -16,38 +15,36 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
-from itertools import chain, cycle, islice
+from functools import partial
+from itertools import chain, cycle, islice, product
 from pathlib import Path
 from statistics import median
 
-from aiohttp import ClientError, ClientSession, ClientTimeout, TCPConnector
+import httpx
 
 from tests.support import http
 from tests.support.http import Raw, chat, encoded, request
 from tests.support.server import Server, ServerError, Servers, Variation
 from tests.support.tool import aligned, end_on_signals
-from tests.support.upstream import Upstream, Vendor, in_background
+from tests.support.upstream import Upstream, in_background
 from tests.support.vendors import KEYS
-from tests.support.wire import SILENCE, Gate, answer, chunk, stream
+from tests.support.wire import JSON, SILENCE, Gate, Step, answer, chunk, event, stream
 
 MIB = 1024 * 1024
 # Settings of the server: small, so that little is waited for.
 CALLER_TIMEOUT = 5.0
 IN_FLIGHT = 256 * MIB
 # The largest counts of what the providers say.
-PROVIDERS = {
-    name: {"caller_timeout": CALLER_TIMEOUT, "max_bytes_in_flight": IN_FLIGHT}
-    for name in ("openai", "openai-mini", "gemini", "anthropic")
-}
+SETTINGS = {"caller_timeout": CALLER_TIMEOUT, "max_bytes_in_flight": IN_FLIGHT}
+PROVIDERS = dict.fromkeys(("openai", "openai-mini", "gemini", "anthropic"), SETTINGS)
 GEMINI = "gemini/gemini-2.5-flash-lite"
 # Calls at once, and after how many a key comes again.
 AT_ONCE, KEYS_USED = 16, 1000
 # A part of every key that is nowhere else.
 MARK = "k3y0fs0ak"
-FIRST = b"data: 1\n\n"
 HANGING, MEASURED = 100, 500
 READERS, LARGE = 50, 64 * MIB
 BODIES, BODY = 40, 60 * 1000 * 1000
@@ -59,14 +56,15 @@ type Line = tuple[str, str, str, str]
 type Kind = tuple[bytes, str, int, bytes]
 
 
-def at_most(what: str, measured: float, bound: float, unit: str = "") -> Line:
-    verdict = "ok" if measured <= bound else "FAILED"
-    return what, f"{round(measured, 2):,}{unit}", f"at most {bound:,}{unit}", verdict
+def at_most(
+    what: str, measured: float, bound: float, unit: str = "", most: str = "at most "
+) -> Line:
+    holds = measured <= bound if most else measured == bound
+    told = f"{round(measured, 2):,}{unit}", f"{most}{bound:,}{unit}"
+    return what, *told, "ok" if holds else "FAILED"
 
 
-def exactly(what: str, measured: int, expected: int) -> Line:
-    verdict = "ok" if measured == expected else "FAILED"
-    return what, f"{measured:,}", f"{expected:,}", verdict
+exactly = partial(at_most, most="")
 
 
 def endurance(server: Server, upstream: Upstream, calls: int) -> Iterator[Line]:
@@ -77,11 +75,15 @@ def endurance(server: Server, upstream: Upstream, calls: int) -> Iterator[Line]:
     memory, descriptors, wrong = [], [], Counter[str]()
     for size in (KEYS_USED, *[calls // 5] * 5):
         start = time.monotonic()
-        wrong += asyncio.run(_make(server.url, islice(everything, size)))
+        with (
+            httpx.Client(base_url=server.url, trust_env=False, timeout=60) as client,
+            ThreadPoolExecutor(AT_ONCE) as pool,
+        ):
+            got = pool.map(partial(_call, client), islice(everything, size))
+            wrong += Counter(filter(None, got))
         rate = size / (time.monotonic() - start)
         upstream.reset()
         memory.append(server.memory() // 1024)
-        # Those to an upstream are pooled.
         pooled = sum(vendor.open_connections for vendor in upstream.vendors)
         descriptors.append(server.descriptors() - pooled)
     what = f"{calls:,} mixed calls, {KEYS_USED:,} keys, {AT_ONCE} at once"
@@ -110,31 +112,19 @@ def _kinds() -> Iterator[Kind]:
         yield whole[:-1], key, 400, error
 
 
-async def _make(url: str, calls: Iterable[tuple[int, Kind]]) -> Counter[str]:
-    """Make calls, and count those that were not answered as they had to be."""
-    pool, patience = TCPConnector(limit=AT_ONCE), ClientTimeout(sock_read=60)
-    async with ClientSession(url, connector=pool, timeout=patience) as session:
-        got = await asyncio.gather(*(_call(session, *call) for call in calls))
-    return Counter(filter(None, got))
-
-
-async def _call(session: ClientSession, number: int, kind: Kind) -> str:
+def _call(client: httpx.Client, call: tuple[int, Kind]) -> str:
     """Make a call, and say what is wrong with its answer."""
-    body, key, status, text = kind
+    number, (body, key, status, text) = call
     key = f"{key}-{MARK}-{number:04}"
     headers = http.provider_data(key) if number % 2 else http.bearer(key)
-    headers |= {"content-type": "application/json"}
+    sent = client.stream("POST", http.CHAT, content=body, headers=headers | JSON)
     try:
-        async with session.post(http.CHAT, data=body, headers=headers) as response:
-            if text:
-                got = await response.read()
-            else:
-                got = await response.content.readany()
-                response.close()
-    except (ClientError, TimeoutError) as error:
+        with sent as response:
+            got = response.read() if text else next(response.iter_raw())
+    except httpx.HTTPError as error:
         return f"{error!r} for {body[:60]!r}"
-    is_right = response.status == status and text in got
-    return "" if is_right else f"{response.status} for {body[:60]!r}"
+    is_right = response.status_code == status and text in got
+    return "" if is_right else f"{response.status_code} for {body[:60]!r}"
 
 
 def isolation(server: Server, upstream: Upstream) -> Iterator[Line]:
@@ -166,30 +156,24 @@ def _others(server: Server, when: str) -> Iterator[Line]:
 
 def leaving(server: Server, upstream: Upstream) -> Iterator[Line]:
     """Callers that leave after bodies of all sizes, half of them inside a stream."""
-    sizes, memory = [1, 300, 1000, 5000, 20_000] * 8, server.memory()
-    times = [
-        _leave(server, upstream.openai, kb * 1000, in_stream=number % 2 == 1)
-        for number, kb in enumerate(sizes)
-    ]
-    what = f"{len(sizes)} callers leave after bodies of 1 KB to 20 MB: noticed within"
+    times, memory = list[float](), server.memory()
+    first = event({"n": 1})
+    ways: list[tuple[bytes, list[Step]]]
+    ways = [(b"", [SILENCE]), (first, stream(first, Gate()))]
+    for kb, (seen, steps) in product([1, 300, 1000, 5000, 20_000] * 4, ways):
+        upstream.openai.script(*steps)
+        with Raw(server.port) as raw:
+            raw.send(request(body=encoded(chat(stream=True, user="x" * kb * 1000))))
+            (arrived,) = upstream.openai.wait_requests()
+            raw.read_until(seen)
+            left = time.monotonic()
+        noticed = arrived.disconnected.wait(3)
+        times.append(time.monotonic() - left if noticed else math.inf)
+        upstream.openai.reset()
+    what = f"{len(times)} callers leave after bodies of 1 KB to 20 MB: noticed within"
     yield at_most(what, max(times), 1.0, " s")
-    left = (server.memory() - memory) // MIB
-    yield at_most("memory afterwards", left, 64, " MiB")
-
-
-def _leave(server: Server, openai: Vendor, size: int, *, in_stream: bool) -> float:
-    """Call and leave; the seconds until the upstream has noticed, `inf` if never."""
-    openai.reset()
-    openai.script(*(stream(FIRST, Gate()) if in_stream else [SILENCE]))
-    message = {"role": "user", "content": "x" * size}
-    with Raw(server.port) as raw:
-        raw.send(request(body=encoded(chat(stream=True, messages=[message]))))
-        (arrived,) = openai.wait_requests()
-        if in_stream:
-            raw.read_until(FIRST)
-        left = time.monotonic()
-    arrived.disconnected.wait(3)
-    return (arrived.disconnected_at or math.inf) - left
+    grown = (server.memory() - memory) // MIB
+    yield at_most("memory afterwards", grown, 64, " MiB")
 
 
 def not_reading(server: Server, upstream: Upstream) -> Iterator[Line]:
@@ -221,10 +205,9 @@ def not_reading(server: Server, upstream: Upstream) -> Iterator[Line]:
 def half_bodies(server: Server) -> Iterator[Line]:
     """Bodies that are never whole, with a key that is none, and all at once."""
     growth = server.growth()
-    with ExitStack() as opened, ThreadPoolExecutor(BODIES) as pool:
-        raws = [opened.enter_context(Raw(server.port)) for _ in range(BODIES)]
-        statuses = list(pool.map(_send_half, raws))
-        peak = growth() // MIB
+    with ThreadPoolExecutor(BODIES) as pool:
+        statuses = list(pool.map(_send_half, [server.port] * BODIES))
+    peak = growth() // MIB
     what = f"{BODIES} half bodies of 60 MB, {IN_FLIGHT // MIB} MiB may be in flight:"
     yield at_most(f"{what} most memory", peak, IN_FLIGHT // MIB + 64, " MiB")
     not_refused = BODIES - statuses.count(b"HTTP/1.1 503")
@@ -234,21 +217,21 @@ def half_bodies(server: Server) -> Iterator[Line]:
     yield exactly("a whole body of 20 MiB afterwards is answered", after, 200)
 
 
-def _send_half(raw: Raw) -> bytes:
+def _send_half(port: int) -> bytes:
     """Give the beginning of the answer, if there is one."""
     lines = b"Content-Length: %d" % BODY, b"x-api-key: nonsense"
-    raw.send(request(b"POST", http.CHAT, *lines, own=http.OWN[:2]))
-    raw.send(*[b"x" * MIB] * (BODY // MIB))
-    return raw.read(12)
+    with Raw(port) as raw:
+        raw.send(request(b"POST", http.CHAT, *lines, own=http.OWN[:2]))
+        raw.send(*[b"x" * MIB] * (BODY // MIB))
+        return raw.read(12)
 
 
 def keys(server: Server) -> Iterator[Line]:
     """Look for the first keys in all of the process's memory, byte for byte."""
     found = set[bytes]()
-    process = Path(f"/proc/{server.pid}")
-    with (process / "mem").open("rb", buffering=0) as memory:
-        areas = re.findall(r"(?m)^(\w+)-(\w+) rw", (process / "maps").read_text())
-        for start, end in areas:
+    maps = Path(f"/proc/{server.pid}/maps").read_text()
+    with Path(f"/proc/{server.pid}/mem").open("rb", buffering=0) as memory:
+        for start, end in re.findall(r"(?m)^(\w+)-(\w+) rw", maps):
             memory.seek(int(start, 16))
             data = memory.read(int(end, 16) - int(start, 16))
             found |= set(re.findall(rb"%b-(0\d{3})" % MARK.encode(), data))

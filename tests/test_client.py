@@ -17,7 +17,7 @@ import pytest
 import respx
 
 import main
-from tests.support import wire
+from tests.support import http, wire
 from tests.support.upstream import Upstream
 
 URL = "http://127.0.0.1:8321"
@@ -255,7 +255,7 @@ def test_ctrl_c_ends_a_call_quietly(upstream: Upstream) -> None:
     command = [sys.executable, main.__file__, "--url", server.url]
     with Popen(command, env=env, stdout=PIPE, stderr=PIPE, text=True) as client:
         try:
-            server.wait_until(lambda: len(server.requests) == 2, 30)
+            http.eventually(lambda: len(server.requests) == 2, 30)
             client.send_signal(signal.SIGINT)
             out, err = client.communicate(timeout=30)
         finally:

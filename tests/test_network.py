@@ -14,7 +14,7 @@ from multidict import CIMultiDict
 from lls_openai.relay.client import post
 from lls_openai.relay.upstream import Upstream as Pinned
 from lls_openai.settings import ProviderConfig
-from tests.support import wire
+from tests.support import http, wire
 from tests.support.http import CHAT, Answer, Raw, ask, bearer, chat, encoded, request
 from tests.support.network import Network
 from tests.support.server import Server
@@ -245,4 +245,4 @@ def test_a_vendor_that_hangs_costs_no_other_vendor_anything(
         assert {each.status_code for each in others} == {200}
         assert upstream.openai.open_connections == 100
 
-    upstream.openai.wait_until(lambda: upstream.openai.open_connections == 0)
+    http.eventually(lambda: upstream.openai.open_connections == 0)

@@ -190,7 +190,7 @@ def test_a_caller_that_left_before_its_call_began_is_told_of_at_once() -> None:
 
 def test_a_caller_that_goes_stops_its_body(server: Server, upstream: Upstream) -> None:
     gate = Gate()
-    upstream.openai.script(gate, wire.READ_BODY, wire.answer(), read_body=False)
+    upstream.openai.script(gate, wire.READ_BODY, wire.answer())
 
     with Raw(server.port) as raw:
         raw.send(LARGE_CALL)

@@ -67,12 +67,14 @@ class Clone:
         path.write_text(f"#!/bin/sh\n{script}\n")
         path.chmod(0o755)
 
-    def _start(
-        self, script: str, variables: dict[str, str], output: int
-    ) -> "subprocess.Popen[str]":
+    @contextmanager
+    def _started(
+        self, script: str, variables: dict[str, str], output: int, end: signal.Signals
+    ) -> Iterator["subprocess.Popen[str]"]:
+        """Run a script; the signal is for whatever of it runs when the context ends."""
         machine = clean_environment()
         env = {name: machine[name] for name in machine.keys() - _OUTER_MAKE}
-        return subprocess.Popen(
+        with subprocess.Popen(
             ["/bin/sh", "-euc", script],
             cwd=self.path,
             env=env | self.env | variables,
@@ -82,38 +84,34 @@ class Clone:
             text=True,
             # A group of its own, as a terminal gives it.
             start_new_session=True,
-        )
+        ) as process:
+            try:
+                yield process
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, end)
+                    with suppress(subprocess.TimeoutExpired):
+                        process.wait(15)
+                    # Whoever of the group is left has not understood it.
+                    os.killpg(process.pid, signal.SIGKILL)
 
     def run(self, script: str, **variables: str) -> tuple[int, str]:
         """Run a script to its end: its status, and what it printed."""
-        process = self._start(script, variables, subprocess.PIPE)
-        try:
+        end = signal.SIGKILL
+        with self._started(script, variables, subprocess.PIPE, end) as process:
             output, _ = process.communicate(timeout=60)
-        finally:
-            _end(process, signal.SIGKILL)
         return process.returncode, output
 
     @contextmanager
     def running(self, script: str, url: str, **variables: str) -> Iterator[None]:
         """Run a script while the context lasts, once `url` answers; then Ctrl-C."""
-        with (self.path.parent / "output").open("ab") as output:
-            process = self._start(script, variables, output.fileno())
-            try:
-                eventually(lambda: process.poll() is not None or answers(url), 60)
-                assert process.poll() is None, self.output()
-                yield
-            finally:
-                _end(process, signal.SIGINT)
+        with (
+            (self.path.parent / "output").open("ab") as file,
+            self._started(script, variables, file.fileno(), signal.SIGINT) as process,
+        ):
+            eventually(lambda: process.poll() is not None or answers(url), 60)
+            assert process.poll() is None, self.output()
+            yield
 
     def output(self) -> str:
         return (self.path.parent / "output").read_text()
-
-
-def _end(process: "subprocess.Popen[str]", how: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, how)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(15)
-        # Whoever of the group is left has not understood it.
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()

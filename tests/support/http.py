@@ -4,11 +4,12 @@ import json
 import socket
 import ssl
 import struct
+import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import h11
 import httpx
@@ -114,7 +115,7 @@ NO_JSON = (b"Host: localhost", b"Content-Type: text/plain")
 MEBIBYTE = 1024 * 1024
 
 
-class Raw:
+class Raw(AbstractContextManager["Raw"]):
     """A connection to the server on which a test decides about every byte."""
 
     def __init__(
@@ -126,9 +127,6 @@ class Raw:
             self._socket = tls.wrap_socket(self._socket, server_hostname="127.0.0.1")
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._received = b""
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._socket.close()
@@ -171,9 +169,7 @@ class Raw:
 
     def rest(self) -> bytes:
         """What comes until the peer closes."""
-        while self._receive():
-            pass
-        return self._take(len(self._received))
+        return self.read(sys.maxsize)
 
     def closed(self, seconds: float = 10) -> bool:
         """Whether the peer closes in time without a further byte."""
@@ -183,11 +179,11 @@ class Raw:
         except TimeoutError:
             return False
 
-    def answer(self, method: str = "POST") -> Answer:
+    def answer(self) -> Answer:
         """Read one answer; what comes after it stays for the next one."""
         parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=1 << 22)
-        # What has been sent is none of the parser's business, but for the method.
-        parser.send(h11.Request(method=method, target="/", headers=[("host", "a")]))
+        # What has been sent is none of the parser's business.
+        parser.send(h11.Request(method="POST", target="/", headers=[("host", "a")]))
         parser.send(h11.EndOfMessage())
         head, body = None, bytearray()
         while not isinstance(part := self._event(parser), h11.EndOfMessage):
@@ -207,8 +203,8 @@ class Raw:
         return event
 
 
-def ask(port: int, *segments: bytes, timeout: float = 10) -> Answer:
+def ask(port: int, *segments: bytes) -> Answer:
     """Send the segments of a request, read the one answer, and close."""
-    with Raw(port, timeout=timeout) as raw:
+    with Raw(port) as raw:
         raw.send(*segments)
         return raw.answer()

@@ -21,19 +21,18 @@ class Network:
 
     def __init__(self, directory: Path, upstream: Upstream, stack: ExitStack) -> None:
         """Listen everywhere, in the upstream's loop, until the stack is closed."""
-        run = upstream.openai.run
         self.authority = trustme.CA()
         self.trusting = ssl.create_default_context()
         self.authority.configure_trust(self.trusting)
         self.proxy = Proxy()
+        proxy = upstream.openai.run(self.proxy.listen())
+        stack.callback(lambda: upstream.openai.run(self.proxy.close()))
         self.env = upstream.environment | self._tls(upstream) | self._files(directory)
-        proxy = run(self.proxy.listen())
-        stack.callback(lambda: run(self.proxy.close()))
         self.env |= {
             "PROXY_URL": f"http://{_HOST}:{proxy}",
             "PROXY_PORT": str(proxy),
-            "REFUSED_URL": f"http://{_HOST}:{_refusing_port(stack)}",
-            "DEAF_URL": f"http://{_HOST}:{_deaf_port(stack)}",
+            "REFUSED_URL": _url(_refusing(stack)),
+            "DEAF_URL": _url(_deaf(stack)),
             "NAMELESS_URL": _NAMELESS,
             "COLLECTOR_URL": upstream.collector.url,
             "GATEKEEPER_URL": upstream.gatekeeper.url,
@@ -78,7 +77,6 @@ class Proxy:
 
     def __init__(self) -> None:
         self.heads: list[str] = []
-        self._serving: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server
 
     @property
@@ -92,31 +90,22 @@ class Proxy:
         return port
 
     async def close(self) -> None:
-        """End all that goes through it."""
         self._server.close()
-        for task in self._serving:
-            task.cancel()
-        await asyncio.gather(*self._serving, return_exceptions=True)
 
     async def _serve(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        if task := asyncio.current_task():
-            self._serving.add(task)
-            task.add_done_callback(self._serving.discard)
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         self.heads.append(head)
-        method, target, rest = head.split(" ", 2)
-        is_tunnel = method == "CONNECT"
-        url = urlsplit(f"//{target}" if is_tunnel else target)
+        method, target, _ = head.split(" ", 2)
+        url = urlsplit(target if "//" in target else f"//{target}")
         there, back = await asyncio.open_connection(url.hostname, url.port)
-        if is_tunnel:
+        if method == "CONNECT":
             writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
         else:
             # One request a connection: the next one may go elsewhere.
-            first, lines = rest.split("\r\n", 1)
-            head = f"{method} {url.path} {first}\r\nConnection: close\r\n{lines}"
-            back.write(head.encode("latin-1"))
+            head = head.replace("\r\n", "\r\nConnection: close\r\n", 1)
+            back.write(head.replace(target, url.path, 1).encode("latin-1"))
         await asyncio.gather(_pump(reader, back), _pump(there, writer))
 
 
@@ -131,25 +120,23 @@ async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> Non
             await sink.wait_closed()
 
 
-def _bound(stack: ExitStack) -> socket.socket:
+def _url(bound: socket.socket) -> str:
+    return f"http://{_HOST}:{bound.getsockname()[1]}"
+
+
+def _refusing(stack: ExitStack) -> socket.socket:
+    """A port that is taken, and nobody listens."""
     bound = stack.enter_context(socket.socket())
     bound.bind((_HOST, 0))
     return bound
 
 
-def _refusing_port(stack: ExitStack) -> int:
-    """A port that is taken, and nobody listens."""
-    port: int = _bound(stack).getsockname()[1]
-    return port
-
-
-def _deaf_port(stack: ExitStack) -> int:
+def _deaf(stack: ExitStack) -> socket.socket:
     """A port that answers no connection: the queue of those that wait is full."""
-    deaf = _bound(stack)
+    deaf = _refusing(stack)
     deaf.listen(0)
     for _ in range(3):
         waiting = stack.enter_context(socket.socket())
         waiting.setblocking(False)  # noqa: FBT003 - there is no other way to say it
         waiting.connect_ex(deaf.getsockname())
-    port: int = deaf.getsockname()[1]
-    return port
+    return deaf

@@ -7,13 +7,11 @@ import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import NamedTuple
+from itertools import chain, islice, repeat
 
+from tests.support.http import eventually
 from tests.support.vendors import Anthropic, Gemini, OpenAI
-from tests.support.wire import Connection, Request, Step, answer
-
-# More than any benchmark has connections: none waits in the backlog.
-_BACKLOG = 1024
+from tests.support.wire import READ_BODY, Connection, Request, Step, answer
 
 # Whom a token belongs to, as the gatekeeper tells Llama Stack's authentication.
 USERS = {
@@ -21,11 +19,6 @@ USERS = {
     "token-of-bob": {"principal": "bob", "attributes": {"roles": ["caller"]}},
     "token-of-carol": {"principal": "carol", "attributes": {"roles": ["reader"]}},
 }
-
-
-class _Script(NamedTuple):
-    steps: tuple[Step, ...]
-    read_body: bool
 
 
 class Vendor:
@@ -39,7 +32,6 @@ class Vendor:
         self._loop = loop
         self._answer = answer
         self._base_path: str = getattr(answer, "base_path", "")
-        self._changed = threading.Condition()
         self._serving: dict[Connection, asyncio.Task[None]] = {}
         self._answering: set[Connection] = set()
         self._servers: list[asyncio.Server] = []
@@ -51,27 +43,21 @@ class Vendor:
         self.faults: list[BaseException] = []
         self.connections = 0
         self.pause = 0.0
-        self._scripts: list[_Script] = []
-        self._standing: _Script | None = None
+        self._scripts: Iterator[tuple[Step, ...]] = iter(())
 
     async def listen(self, tls: ssl.SSLContext | None = None) -> int:
         """Listen on one more port; `port` is the first of them."""
         accept = partial(Connection, self._connected, self._peer_left)
-        server = await self._loop.create_server(
-            accept, "127.0.0.1", 0, backlog=_BACKLOG, ssl=tls
-        )
+        server = await self._loop.create_server(accept, "127.0.0.1", 0, ssl=tls)
         self._servers.append(server)
         bound: int = server.sockets[0].getsockname()[1]
         self.port = self.port or bound
         return bound
 
-    async def stop(self) -> None:
-        """Stop listening and drop every connection."""
+    def stop(self) -> None:
+        """Stop listening."""
         for server in self._servers:
             server.close()
-        await self._drop(self._serving)
-        # Transports that are closed end in the next turn of the loop.
-        await asyncio.sleep(0)
 
     @property
     def url(self) -> str:
@@ -88,30 +74,16 @@ class Vendor:
         (request,) = self.requests
         return request
 
-    def script(
-        self, *steps: Step, times: int | None = 1, read_body: bool = True
-    ) -> None:
+    def script(self, *steps: Step, times: int | None = 1) -> None:
         """Answer the next requests with these steps; `times=None` answers them all.
 
-        Without `read_body` the steps begin when the head of the request is there.
+        With READ_BODY in them they begin when the head of the request is there.
         """
-        script = _Script(steps, read_body)
-        if times is None:
-            self._standing = script
-        else:
-            self._scripts += [script] * times
-
-    def wait_until(self, condition: Callable[[], object], seconds: float = 10) -> None:
-        """Wait for something that happens here, such as a request."""
-        with self._changed:
-            came = self._changed.wait_for(condition, seconds)
-        assert came, f"the mock has not seen it within {seconds} s"
+        self._scripts = chain(self._scripts, islice(repeat(steps), times))
 
     def wait_requests(self, number: int = 1, seconds: float = 10) -> list[Request]:
         """Wait until so many requests have arrived whole."""
-        self.wait_until(
-            lambda: sum(each.complete for each in self.requests) >= number, seconds
-        )
+        eventually(lambda: sum(r.complete for r in self.requests) >= number, seconds)
         return self.requests
 
     def run[T](self, job: Coroutine[object, object, T]) -> T:
@@ -142,16 +114,10 @@ class Vendor:
     def _connected(self, connection: Connection) -> None:
         self.connections += 1
         self._serving[connection] = self._loop.create_task(self._serve(connection))
-        self._notify()
 
     def _peer_left(self, connection: Connection) -> None:
         if connection in self._answering:
             self._serving[connection].cancel()
-        self._notify()
-
-    def _notify(self) -> None:
-        with self._changed:
-            self._changed.notify_all()
 
     async def _serve(self, connection: Connection) -> None:
         try:
@@ -166,22 +132,18 @@ class Vendor:
         finally:
             connection.close()
             del self._serving[connection]
-            self._notify()
 
     async def _serve_one(self, request: Request, connection: Connection) -> None:
         self._answering.add(connection)
         try:
             self.requests.append(request)
-            self._notify()
-            script = self._scripts.pop(0) if self._scripts else self._standing
-            if script is None or script.read_body:
+            script = next(self._scripts, ())
+            if READ_BODY not in script:
                 await connection.read_body(request)
-                self._notify()
-            steps = script.steps if script else self._answer(request)
+            steps = script or self._answer(request)
             await connection.play(steps, request, self.pause)
         finally:
             self._answering.discard(connection)
-            self._notify()
 
 
 def _gatekeeper(request: Request) -> list[Step]:
@@ -229,6 +191,7 @@ def in_background() -> Iterator[Upstream]:
             yield upstream
         finally:
             for vendor in upstream.all:
-                vendor.run(vendor.stop())
+                loop.call_soon_threadsafe(vendor.stop)
+            # Whatever is still being answered, the runner cancels.
             loop.call_soon_threadsafe(loop.stop)
             thread.join()

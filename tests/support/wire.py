@@ -6,7 +6,6 @@ import json
 import socket
 import struct
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -70,7 +69,6 @@ class Request:
     written: int = 0
     answered: threading.Event = field(default_factory=threading.Event, repr=False)
     disconnected: threading.Event = field(default_factory=threading.Event, repr=False)
-    disconnected_at: float | None = None
 
     @property
     def path(self) -> str:
@@ -130,7 +128,6 @@ class Connection(asyncio.StreamReaderProtocol):
     def _note_leaving(self) -> None:
         request = self.request
         if request and not self.closed and not request.answered.is_set():
-            request.disconnected_at = time.monotonic()
             request.disconnected.set()
         self.closed = True
         self._peer_left(self)
@@ -176,9 +173,7 @@ class Connection(asyncio.StreamReaderProtocol):
     @property
     def keeps_alive(self) -> bool:
         """Whether a further request can follow on this connection."""
-        wants_close = self.request and self.request.header("connection") == "close"
-        is_read = self.request and self.request.complete
-        return bool(is_read) and not wants_close and not self.closed
+        return self._parser.their_state is h11.DONE and not self.closed
 
     async def write(self, data: bytes) -> None:
         """Write bytes as they are, and wait while the peer does not take them."""
@@ -220,14 +215,11 @@ class Connection(asyncio.StreamReaderProtocol):
         request.answered.set()
 
 
-def _pairs(headers: Headers) -> Iterable[tuple[str, str]]:
-    return headers.items() if isinstance(headers, Mapping) else headers
-
-
-def head(status: int = 200, headers: Headers = JSON) -> bytes:
-    """The bytes of a status line and headers, with no framing added."""
+def head(status: int, headers: Headers, *framing: tuple[str, str]) -> bytes:
+    """The bytes of a status line and headers."""
+    pairs = headers.items() if isinstance(headers, Mapping) else headers
     lines = [f"HTTP/1.1 {status} {PHRASES.get(status, 'Unknown')}"]
-    lines += [f"{name}: {value}" for name, value in _pairs(headers)]
+    lines += [f"{name}: {value}" for name, value in (*pairs, *framing)]
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
@@ -235,8 +227,7 @@ def answer(
     body: bytes = b'{"ok":true}', status: int = 200, headers: Headers = JSON
 ) -> bytes:
     """The bytes of a whole answer with its content-length."""
-    length = ("content-length", str(len(body)))
-    return head(status, [*_pairs(headers), length]) + body
+    return head(status, headers, ("content-length", str(len(body)))) + body
 
 
 def chunk(data: bytes) -> bytes:
@@ -247,7 +238,7 @@ def stream(
     *pieces: bytes | Gate, headers: Headers = EVENTS, end: bytes | Action = LAST_CHUNK
 ) -> list[Step]:
     """The steps of a chunked answer, with one chunk for each piece."""
-    start = head(200, [*_pairs(headers), ("transfer-encoding", "chunked")])
+    start = head(200, headers, ("transfer-encoding", "chunked"))
     return [start, *(chunk(p) if isinstance(p, bytes) else p for p in pieces), end]
 
 
