@@ -22,22 +22,21 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from subprocess import CalledProcessError, Popen
+from subprocess import STDOUT, CalledProcessError, Popen
 
 import uvloop
 
 from tests.bench import load
-from tests.bench.load import BenchError, Figures, Server
+from tests.bench.load import Figures, Server
+from tests.support.http import eventually
 from tests.support.server import PROJECT, clean_environment, free_port, listens
 from tests.support.tool import aligned, end_on_signals
 
 PACKAGES = ("llama-stack", "aiohttp", "uvicorn", "uvloop", "httptools")
 PEERS = (sys.executable, "-m", "tests.bench.peers")
-UPSTREAMS = ("OPENAI_UPSTREAM_URL", "GEMINI_UPSTREAM_URL", "ANTHROPIC_UPSTREAM_URL")
 
 # How many seconds a round has calls and streams; stock would hardly see one end.
 ROUNDS, SPANS, STOCK = 5, (2, 2), (3, 8)
@@ -62,28 +61,20 @@ say = partial(print, file=sys.stderr, flush=True)
 @contextmanager
 def running(name: str, *command: str | Path, **env: str) -> Iterator[Server]:
     port = free_port()
-    with tempfile.TemporaryFile() as log:
-        process = Popen(
-            command,
-            cwd=PROJECT,
-            env=clean_environment() | env | {"LLAMA_STACK_PORT": str(port)},
-            stdout=log,
-            stderr=log,
-            # Ctrl-C goes to the bench alone, which then ends its servers.
-            start_new_session=True,
-        )
+    own = clean_environment() | env | {"LLAMA_STACK_PORT": str(port)}
+    # Ctrl-C goes to the bench alone, which then ends its servers.
+    start = partial(Popen[bytes], cwd=PROJECT, env=own, start_new_session=True)
+    with (
+        tempfile.NamedTemporaryFile() as log,
+        start(command, stdout=log, stderr=STDOUT) as process,
+    ):
         try:
-            deadline = time.monotonic() + 60
-            while not listens(port):
-                if process.poll() is not None or time.monotonic() > deadline:
-                    log.seek(0)
-                    raise BenchError(f"{name} has not started\n{log.read().decode()}")
-                time.sleep(0.05)
+            eventually(lambda: process.poll() is not None or listens(port), 60)
+            assert process.poll() is None, Path(log.name).read_text()
             yield Server(name, port, process.pid)
         finally:
             # Stock may be busy for minutes with logging its own failures.
             process.kill()
-            process.wait()
 
 
 def stack(
@@ -97,8 +88,9 @@ def stack(
         run_yaml.write_text(text)
     if checkout == PROJECT or not llama.exists():
         llama = Path(sys.executable).parent / "llama"
-    env = {"HOME": str(directory), "PYTHONPATH": str(checkout)}
-    env |= dict.fromkeys(UPSTREAMS, url)
+    vendors = ("OPENAI", "GEMINI", "ANTHROPIC")
+    env = {f"{vendor}_UPSTREAM_URL": url for vendor in vendors}
+    env |= {"HOME": str(directory), "PYTHONPATH": str(checkout)}
     return running(name, llama, "stack", "run", run_yaml, **env)
 
 
@@ -109,11 +101,8 @@ def measure(options: argparse.Namespace, directory: Path) -> dict[str, Figures]:
         direct = opened.enter_context(running("direct", *PEERS))
         url = f"http://127.0.0.1:{direct.port}"
         servers = [direct, opened.enter_context(running("bare", *PEERS, url))]
-        checkouts = {
-            "stock": None if options.quick else PROJECT,
-            "before": options.against,
-            "this": PROJECT,
-        }
+        stock = None if options.quick else PROJECT
+        checkouts = {"stock": stock, "before": options.against, "this": PROJECT}
         servers += [
             opened.enter_context(stack(name, checkout.resolve(), url, directory))
             for name, checkout in checkouts.items()
@@ -161,10 +150,9 @@ def _verdict(of: Figures, form: str, compared: str) -> str:
 
 def _machine() -> str:
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    today = datetime.now(tz=UTC).date().isoformat()
     cpus = f"{os.cpu_count()} CPUs ({cpu[1] if cpu else 'unknown'})"
     packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
-    return f"{today}, {cpus}, Python {sys.version.split()[0]}\n{packages}"
+    return f"{time.strftime('%F')}, {cpus}, Python {sys.version.split()[0]}\n{packages}"
 
 
 def main() -> None:
@@ -184,7 +172,7 @@ def main() -> None:
     try:
         with tempfile.TemporaryDirectory() as name:
             figures = measure(options, Path(name))
-    except (BenchError, OSError, CalledProcessError) as error:
+    except (AssertionError, OSError, CalledProcessError) as error:
         sys.exit(f"bench: {error}")
     how = f"rounds: {options.rounds}, in {time.monotonic() - start:.0f} s"
     print(f"{_machine()}\n{how}, load average before it: {busy:.1f}\n")

@@ -14,14 +14,16 @@ from typing import NamedTuple
 
 import uvloop
 
-from tests.bench.peers import HEADERS, KINDS, PATH, request_body
+from tests.bench.peers import KINDS, request_body
+from tests.support.http import CHAT, OWN, request
 
 CONNECTIONS = 16
 HELD = 500
 
-# Lua's long brackets hold any bytes that have no "]==]" among them.
+# Stock Llama Stack takes the key from this header alone.
+_KEY = b'X-LlamaStack-Provider-Data: {"passthrough_api_key": "bench-key"}'
 _SCRIPT = """\
-wrk.method, wrk.body, wrk.headers = "POST", [==[{body}]==], {{{headers}}}
+wrk.method, wrk.body = "POST", os.getenv("BODY")
 function done(summary, latency, requests)
   local e = summary.errors
   print(string.format("\\n[%d, %d, %f, %f]", summary.requests,
@@ -33,10 +35,6 @@ _NUMBER = re.compile(rb'"content": ?" (\d+)"')
 
 type Figures = dict[str, float]
 type Stream = tuple[float, float, int]
-
-
-class BenchError(Exception):
-    """A server did not do what it is measured for."""
 
 
 class Server(NamedTuple):
@@ -74,21 +72,21 @@ def _wrk(
     server: Server, kind: str, connections: int, seconds: int
 ) -> tuple[int, float, float]:
     """How many calls there were, how many a second, and their median time."""
-    headers = ", ".join(f"['{n}'] = [==[{v}]==]" for n, v in HEADERS.items())
-    script = _SCRIPT.format(body=request_body(kind).decode(), headers=headers)
     command = ["wrk", "--threads=1", f"--connections={connections}", "--timeout=30s"]
-    command += [f"--duration={seconds}s", f"http://127.0.0.1:{server.port}{PATH}"]
+    command += [f"--header={line.decode()}" for line in (*OWN, _KEY)]
+    command += [f"--duration={seconds}s", f"http://127.0.0.1:{server.port}{CHAT}"]
+    env = os.environ | {"BODY": request_body(kind).decode()}
     with NamedTemporaryFile("w") as file:
-        file.write(script)
+        file.write(_SCRIPT)
         file.flush()
         command.append(f"--script={file.name}")
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        done = subprocess.run(command, capture_output=True, check=True, env=env)
     calls, failed, took, p50 = json.loads(done.stdout.splitlines()[-1])
     # A first call may take long.
     if not calls and seconds < 30:
         return _wrk(server, kind, connections, seconds * 2)
-    if failed or not calls:
-        raise BenchError(f"{server.name}: {failed} of {calls} calls ({kind}) failed")
+    is_fine = calls and not failed
+    assert is_fine, f"{server.name}: {failed} of {calls} calls ({kind}) failed"
     return calls, calls / took, p50
 
 
@@ -97,19 +95,17 @@ async def _call(reader: StreamReader, writer: StreamWriter, kind: str) -> Stream
 
     Gives the seconds to the first event and to the end, and the most events in a read.
     """
-    body = request_body(kind)
-    lines = HEADERS | {"Host": "127.0.0.1", "Content-Length": str(len(body))}
-    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+    call = request(b"POST", CHAT, _KEY, body=request_body(kind))
     start, first, most, text = time.perf_counter(), 0.0, 0, b""
-    writer.write(f"POST {PATH} HTTP/1.1\r\n{head}\r\n".encode() + body)
+    writer.write(call)
     async with asyncio.timeout(60):
         while not text.endswith(b"0\r\n\r\n") and (data := await reader.read(1 << 18)):
             now, count = time.perf_counter() - start, data.count(b"data: ")
             first, most = first or (now if count else 0), max(most, count)
             text += data
     numbers = [int(number) for number in _NUMBER.findall(text)]
-    if b" 200 " not in text[:20] or numbers != list(range(KINDS[kind][0])):
-        raise BenchError(f"a stream ({kind}) was not complete: {text[:200]!r}")
+    is_whole = b" 200 " in text[:20] and numbers == list(range(KINDS[kind][0]))
+    assert is_whole, f"a stream ({kind}) was not complete: {text[:200]!r}"
     return first, now, most
 
 

@@ -6,7 +6,6 @@ the yardstick: a relay that does nothing but relay.
 """
 
 import asyncio
-import json
 import os
 import re
 import sys
@@ -16,15 +15,12 @@ from typing import cast
 import aiohttp
 import uvicorn
 import uvloop
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
-PATH = "/v1/chat/completions"
-HEADERS = {
-    "Content-Type": "application/json",
-    "Authorization": "Bearer bench-key",
-    # Stock Llama Stack takes the key from here alone.
-    "X-LlamaStack-Provider-Data": '{"passthrough_api_key": "bench-key"}',
-}
+from tests.support import wire
+from tests.support.http import chat, encoded
+from tests.support.wire import EVENTS, JSON, Json
+
 # Of each kind of answer its chunks (0: it is no stream) and the seconds between them.
 # The prompt names the kind, because every relay passes it on as it is.
 KINDS = {
@@ -42,37 +38,32 @@ KINDS = {
 def request_body(kind: str) -> bytes:
     """The body of a call that is answered in this way."""
     text = f"bench:{kind} Which of the planets is the largest? Answer in one sentence."
-    body = {"model": "openai/gpt-4o", "temperature": 0.2, "max_tokens": 200}
-    body |= {"messages": [{"role": "user", "content": text}]}
-    return json.dumps(body | ({"stream": True} if KINDS[kind][0] else {})).encode()
+    body = chat(temperature=0.2, max_tokens=200, stream=bool(KINDS[kind][0]))
+    return encoded(body | {"messages": [{"role": "user", "content": text}]})
 
 
-def _answer(kind: str, **choice: object) -> bytes:
+def _answer(kind: str, **choice: object) -> Json:
     made = {"id": "chatcmpl-bench", "object": kind, "created": 1_790_000_000}
-    made |= {"model": "gpt-4o", "choices": [{"index": 0, "logprobs": None} | choice]}
-    return json.dumps(made, separators=(",", ":")).encode()
-
-
-_HEAD = b"HTTP/1.1 200 OK\r\nx-request-id: req_bench\r\nContent-Type: "
-_STREAM = _HEAD + b"text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    choices = [{"index": 0, "logprobs": None} | choice]
+    return made | {"model": "gpt-4o", "choices": choices}
 
 
 def _writes(count: int) -> list[bytes]:
+    own = {"x-request-id": "req_bench"}
     if not count:
-        body = _answer("chat.completion", message={"content": "Jupiter. " * 40})
-        length = b"Content-Length: %d\r\n\r\n" % len(body)
-        return [_HEAD + b"application/json\r\n" + length + body]
+        whole = _answer("chat.completion", message={"content": "Jupiter. " * 40})
+        return [wire.answer(encoded(whole), headers=JSON | own)]
     deltas = ({"content": f" {number}"} for number in range(count))
     made = (_answer("chat.completion.chunk", delta=delta) for delta in deltas)
-    events = [b"data: %b\n\n" % data for data in (*made, b"[DONE]")]
-    first, *chunks = [b"%x\r\n%b\r\n" % (len(event), event) for event in events]
-    return [_STREAM + first, *chunks, b"0\r\n\r\n"]
+    first, *chunks = map(wire.chunk, (*map(wire.event, made), wire.DONE))
+    start = wire.head(200, EVENTS | own, ("transfer-encoding", "chunked"))
+    return [start + first, *chunks, wire.LAST_CHUNK]
 
 
 _WRITES = {name: _writes(count) for name, (count, _) in KINDS.items()}
 # Stock Llama Stack asks for the models at boot, without a key, in an event loop that
 # it ends afterwards: a connection kept open would cost a traceback.
-_REFUSED = b"HTTP/1.1 401 No key\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+_REFUSED = wire.answer(b"", 401, {"connection": "close"})
 _KIND = re.compile(rb"bench:(\w+)")
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
@@ -113,48 +104,39 @@ class Upstream(asyncio.Protocol):
 
 
 async def serve_upstream(port: int) -> None:
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(Upstream, "127.0.0.1", port, backlog=2048)
-    await server.serve_forever()
+    create = asyncio.get_running_loop().create_server
+    await (await create(Upstream, "127.0.0.1", port, backlog=2048)).serve_forever()
 
 
-def bare_relay(upstream: str) -> ASGIApp:
-    """An application that posts what it gets to the upstream, and no more."""
+async def serve_bare(port: int, upstream: str) -> None:
+    """Post what comes to the upstream, pass on what it answers, and no more."""
     passed = (b"authorization", b"content-type", b"content-length", b"x-request-id")
-    session: aiohttp.ClientSession | None = None
 
     async def relay(scope: Scope, receive: Receive, send: Send) -> None:
-        nonlocal session
-        session = session or aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0), auto_decompress=False
-        )
         body, more = b"", True
         while more:
             message = await receive()
             body, more = body + message["body"], message["more_body"]
-        sent = [(n.decode(), v.decode()) for n, v in scope["headers"] if n in passed]
+        sent = {n.decode(): v.decode() for n, v in scope["headers"] if n in passed}
         url = upstream + scope["path"]
-        async with session.post(url, data=body, headers=dict(sent)) as answer:
-            pairs = [(n.lower(), v) for n, v in answer.raw_headers]
+        async with session.post(url, data=body, headers=sent) as answer:
+            headers = [each for each in answer.raw_headers if each[0] in passed]
             start = {"type": "http.response.start", "status": answer.status}
-            await send(start | {"headers": [p for p in pairs if p[0] in passed]})
+            await send(start | {"headers": headers})
             async for part in answer.content.iter_any():
                 begun = {"type": "http.response.body", "body": part, "more_body": True}
                 await send(begun)
             await send({"type": "http.response.body"})
 
-    return relay
+    config = uvicorn.Config(
+        relay, port=port, http="httptools", lifespan="off", access_log=False
+    )
+    pool = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=pool, auto_decompress=False) as session:
+        await uvicorn.Server(config).serve()
 
 
 if __name__ == "__main__":
     listening = int(os.environ["LLAMA_STACK_PORT"])
-    if not sys.argv[1:]:
-        uvloop.run(serve_upstream(listening))
-    uvicorn.run(
-        bare_relay(sys.argv[1]),
-        port=listening,
-        loop="uvloop",
-        http="httptools",
-        lifespan="off",
-        access_log=False,
-    )
+    bare = serve_bare(listening, *sys.argv[1:]) if sys.argv[1:] else None
+    uvloop.run(bare or serve_upstream(listening))
