@@ -10,7 +10,6 @@ import math
 import os
 import re
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -83,9 +82,13 @@ def endurance(server: Server, upstream: Upstream, calls: int) -> Iterator[Line]:
             wrong += Counter(filter(None, got))
         rate = size / (time.monotonic() - start)
         upstream.reset()
-        memory.append(server.memory() // 1024)
-        pooled = sum(vendor.open_connections for vendor in upstream.vendors)
-        descriptors.append(server.descriptors() - pooled)
+        with Raw(server.port) as raw:
+            # Once this is answered, it has seen that the others are closed.
+            raw.send(http.HEALTH)
+            raw.answer()
+            memory.append(server.memory() // 1024)
+            pooled = sum(vendor.open_connections for vendor in upstream.vendors)
+            descriptors.append(server.descriptors() - pooled)
     what = f"{calls:,} mixed calls, {KEYS_USED:,} keys, {AT_ONCE} at once"
     yield what, f"{rate:.0f}/s", "", ""
     yield exactly("answers other than expected", wrong.total(), 0)
@@ -120,11 +123,12 @@ def _call(client: httpx.Client, call: tuple[int, Kind]) -> str:
     sent = client.stream("POST", http.CHAT, content=body, headers=headers | JSON)
     try:
         with sent as response:
+            told = f"{response.status_code}"
             got = response.read() if text else next(response.iter_raw())
     except httpx.HTTPError as error:
-        return f"{error!r} for {body[:60]!r}"
-    is_right = response.status_code == status and text in got
-    return "" if is_right else f"{response.status_code} for {body[:60]!r}"
+        told, got = f"{error!r}", b""
+    is_right = told == f"{status}" and text in got
+    return "" if is_right else f"{told} for {body[:60]!r}"
 
 
 def isolation(server: Server, upstream: Upstream) -> Iterator[Line]:
@@ -178,16 +182,13 @@ def leaving(server: Server, upstream: Upstream) -> Iterator[Line]:
 
 def not_reading(server: Server, upstream: Upstream) -> Iterator[Line]:
     """Callers that ask for a large stream and read nothing of it."""
-    openai, event = upstream.openai, chunk(b"data: %b\n\n" % (b"x" * 16_000))
-    openai.script(stream()[0], [event] * (LARGE // len(event)), times=None)
+    openai, piece = upstream.openai, chunk(event("x" * 16_000))
+    openai.script(stream()[0], [piece] * (LARGE // len(piece)), times=None)
     growth = server.growth()
     with ExitStack() as opened:
         for _ in range(READERS):
-            caller = opened.enter_context(socket.socket())
-            # Before it connects: the window is agreed on then.
-            caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            caller.connect(("127.0.0.1", server.port))
-            caller.sendall(request(body=encoded(chat(stream=True))))
+            raw = opened.enter_context(Raw(server.port))
+            raw.send(request(body=encoded(chat(stream=True))))
         start, arrived = time.monotonic(), openai.wait_requests(READERS, 30)
         dropped = [each.disconnected.wait(CALLER_TIMEOUT * 3) for each in arrived]
         seconds = time.monotonic() - start
@@ -213,7 +214,7 @@ def half_bodies(server: Server) -> Iterator[Line]:
     not_refused = BODIES - statuses.count(b"HTTP/1.1 503")
     yield at_most("not answered 503", not_refused, IN_FLIGHT // BODY)
     whole = request(body=encoded(chat(user="x" * 20 * MIB)))
-    after = http.eventually(lambda: http.ask(server.port, whole).status)
+    after = http.ask(server.port, whole).status
     yield exactly("a whole body of 20 MiB afterwards is answered", after, 200)
 
 
