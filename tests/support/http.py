@@ -65,7 +65,7 @@ def eventually[T](condition: Callable[[], T], seconds: float = 10) -> T:
     deadline = time.monotonic() + seconds
     while not (came := condition()):
         assert time.monotonic() < deadline, f"it has not come about in {seconds} s"
-        time.sleep(0.02)
+        time.sleep(0.005)
     return came
 
 
