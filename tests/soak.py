@@ -30,7 +30,7 @@ from tests.support.server import Server, ServerError, Servers, Variation
 from tests.support.tool import aligned, end_on_signals
 from tests.support.upstream import Upstream, in_background
 from tests.support.vendors import KEYS
-from tests.support.wire import JSON, SILENCE, Gate, Step, answer, chunk, event, stream
+from tests.support.wire import FIRST, JSON, SILENCE, Gate, Step, answer, chunk, stream
 
 MIB = 1024 * 1024
 # Settings of the server: small, so that little is waited for.
@@ -39,7 +39,6 @@ IN_FLIGHT = 256 * MIB
 # The largest counts of what the providers say.
 SETTINGS = {"caller_timeout": CALLER_TIMEOUT, "max_bytes_in_flight": IN_FLIGHT}
 PROVIDERS = dict.fromkeys(("openai", "openai-mini", "gemini", "anthropic"), SETTINGS)
-GEMINI = "gemini/gemini-2.5-flash-lite"
 # Calls at once, and after how many a key comes again.
 AT_ONCE, KEYS_USED = 16, 1000
 # A part of every key that is nowhere else.
@@ -102,7 +101,7 @@ def endurance(server: Server, upstream: Upstream, calls: int) -> Iterator[Line]:
 def _kinds() -> Iterator[Kind]:
     # Enough words that a stream is under way when its caller leaves.
     words = [{"role": "user", "content": "on and on " * 100}]
-    for model in (http.MODEL, GEMINI, http.CLAUDE):
+    for model in (http.MODEL, http.GEMINI, http.CLAUDE):
         vendor, error = model.partition("/")[0], b'"error"'
         whole, key = encoded(chat(model)), KEYS[vendor]
         yield whole, key, 200, b"heard: hello"
@@ -139,7 +138,7 @@ def isolation(server: Server, upstream: Upstream) -> Iterator[Line]:
     with ExitStack() as opened:
         hanging = [opened.enter_context(Raw(server.port)) for _ in range(HANGING)]
         for raw in hanging:
-            raw.send(request(body=encoded(chat(GEMINI))))
+            raw.send(request(body=encoded(chat(http.GEMINI))))
         upstream.gemini.wait_requests(HANGING, 30)
         yield from _others(server, "beside them")
         gate.open()
@@ -148,7 +147,7 @@ def isolation(server: Server, upstream: Upstream) -> Iterator[Line]:
 
 
 def _others(server: Server, when: str) -> Iterator[Line]:
-    times, call = list[float](), request(body=encoded(chat()))
+    times, call = list[float](), http.CALL
     with Raw(server.port, timeout=30) as raw:
         for _ in range(MEASURED):
             start = time.monotonic()
@@ -161,9 +160,8 @@ def _others(server: Server, when: str) -> Iterator[Line]:
 def leaving(server: Server, upstream: Upstream) -> Iterator[Line]:
     """Callers that leave after bodies of all sizes, half of them inside a stream."""
     times, memory = list[float](), server.memory()
-    first = event({"n": 1})
     ways: list[tuple[bytes, list[Step]]]
-    ways = [(b"", [SILENCE]), (first, stream(first, Gate()))]
+    ways = [(b"", [SILENCE]), (FIRST, stream(FIRST, Gate()))]
     for kb, (seen, steps) in product([1, 300, 1000, 5000, 20_000] * 4, ways):
         upstream.openai.script(*steps)
         with Raw(server.port) as raw:
@@ -187,8 +185,7 @@ def not_reading(server: Server, upstream: Upstream) -> Iterator[Line]:
     growth = server.growth()
     with ExitStack() as opened:
         for _ in range(READERS):
-            raw = opened.enter_context(Raw(server.port))
-            raw.send(request(body=encoded(chat(stream=True))))
+            opened.enter_context(Raw(server.port)).send(http.STREAM)
         start, arrived = time.monotonic(), openai.wait_requests(READERS, 30)
         dropped = [each.disconnected.wait(CALLER_TIMEOUT * 3) for each in arrived]
         seconds = time.monotonic() - start

@@ -12,13 +12,11 @@ from tests.support import http
 from tests.support.http import CHAT, MEBIBYTE, OWN, Raw, ask, chat, encoded, request
 from tests.support.server import Server
 from tests.support.upstream import Upstream
-from tests.support.wire import DONE, LAST_CHUNK, Gate, chunk, event, stream
+from tests.support.wire import DONE, FIRST, LAST_CHUNK, Gate, chunk, stream
 
 BODY = encoded(chat())
-STREAM = request(body=encoded(chat(stream=True)))
 NEXT = request(body=encoded(chat(user="next")))
 CHUNKED = b"Transfer-Encoding: chunked"
-FIRST = event({"n": 1})
 LIMIT = 64 * MEBIBYTE
 
 
@@ -122,7 +120,7 @@ def test_nothing_is_written_into_a_running_answer(
     gate = Gate()
     upstream.openai.script(*stream(FIRST, gate, DONE))
     with Raw(server.port) as raw:
-        raw.send(STREAM)
+        raw.send(http.STREAM)
         raw.read_until(FIRST)
         raw.send(more)
         # It has been read when another caller has been answered.

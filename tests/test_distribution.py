@@ -10,13 +10,12 @@ from dotenv import dotenv_values
 from llama_stack_client import LlamaStackClient
 from openai import OpenAI
 
-from tests.support.http import CHAT, CLAUDE, MODELS, chat, provider_data
+from tests.support.http import CHAT, CLAUDE, GEMINI, MODELS, chat, provider_data
 from tests.support.server import PROJECT, RUN_YAML, Server
 from tests.support.upstream import Upstream, Vendor
 from tests.support.vendors import KEYS
 
 NOT_FOUND = ["invalid_request_error", "model", "model_not_found"]
-GEMINI = "gemini/gemini-2.5-flash-lite"
 # Each model: its name to display, its vendor, and the path of its API there.
 FIVE = {
     "openai/gpt-4o": ("GPT-4o", "openai", "/v1"),

@@ -18,12 +18,12 @@ from dotenv import dotenv_values
 
 import main
 from lls_openai.relay.errors import STATUS
-from tests.support import docs
-from tests.support.http import Raw, chat, encoded, request
+from tests.support import docs, wire
+from tests.support.http import STREAM, Raw
 from tests.support.server import PROJECT, RUN_YAML, Server, clean_environment, free_port
 from tests.support.upstream import Upstream
 from tests.support.vendors import KEYS
-from tests.support.wire import DONE, LAST_CHUNK, chunk, event, stream
+from tests.support.wire import DONE, LAST_CHUNK, chunk, stream
 
 README = "README.md"
 FIRST = docs.section(README, "lls-openai")
@@ -55,7 +55,7 @@ def test_the_first_steps_lead_to_answers(clone: docs.Clone, upstream: Upstream) 
     Ctrl-C reaches make, uv, which passes it on, and the server: a stream ends whole.
     """
     start, _ = docs.blocks(RUN_IT, "sh")
-    port, first = free_port(), event({"n": 1})
+    port = free_port()
     env = upstream.environment | {"LLAMA_STACK_PORT": str(port)}
 
     with clone.running(start, f"http://127.0.0.1:{port}/v1/models", **env):
@@ -64,10 +64,10 @@ def test_the_first_steps_lead_to_answers(clone: docs.Clone, upstream: Upstream) 
             dotenv.write_text(dotenv.read_text().replace(f"{name}=", f"{name}={key}"))
         status, output = clone.run("make client", LLAMA_STACK_PORT=str(port))
         upstream.openai.pause = 0.1
-        upstream.openai.script(*stream(*[first] * 10, DONE))
+        upstream.openai.script(*stream(*[wire.FIRST] * 10, DONE))
         running = Raw(port)
-        running.send(request(body=encoded(chat(stream=True))))
-        running.read_until(first)
+        running.send(STREAM)
+        running.read_until(wire.FIRST)
 
     assert "`make client`" in RUN_IT
     assert status == 0, output

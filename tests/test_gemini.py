@@ -4,12 +4,11 @@ import json
 
 import pytest
 
-from tests.support.http import ask, chat, encoded, request
+from tests.support.http import CALL, ask
 from tests.support.server import Server
 from tests.support.upstream import Upstream
 from tests.support.wire import EVENTS, JSON, Json, answer
 
-CALL = request(body=encoded(chat()))
 THERE = JSON | {"Retry-After": "2"}
 
 

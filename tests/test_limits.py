@@ -11,7 +11,7 @@ from tests.support import http
 from tests.support.http import CHAT, HEALTH, MEBIBYTE, Raw, ask, chat, encoded, request
 from tests.support.server import Server
 from tests.support.upstream import Upstream
-from tests.support.wire import DONE, JSON, Gate, answer, event, head, stream
+from tests.support.wire import DONE, FIRST, JSON, Gate, answer, head, stream
 
 SECONDS = 1.0
 # Two bodies of SIZE are too many at a time.
@@ -29,10 +29,8 @@ pytestmark = pytest.mark.server(
     env={"FORWARDED_ALLOW_IPS": "127.0.0.1", "http_proxy": DEAD, "all_proxy": DEAD},
 )
 BODY = encoded(chat())
-STREAM = request(body=encoded(chat(stream=True)))
 LARGE = encoded(chat(user="x" * SIZE))
 CALL = request(body=LARGE)
-FIRST = event({"n": 1})
 
 
 def post(*lines: bytes) -> bytes:
@@ -41,7 +39,7 @@ def post(*lines: bytes) -> bytes:
 
 WAITING = {
     "nothing": b"",
-    "half a head": STREAM[:40],
+    "half a head": http.STREAM[:40],
     "a head without its body": post()[: -len(BODY)],
     "half a body": post()[:-3],
     "an upgrade without its body": post(b"Connection: upgrade", b"Upgrade: h2c")[:-3],
@@ -90,7 +88,7 @@ def test_an_answer_nobody_reads_is_given_up(server: Server, upstream: Upstream) 
     upstream.openai.script(*stream(*[b"x" * MEBIBYTE] * 64))
     grown = server.growth()
     with Raw(server.port) as raw:
-        raw.send(STREAM)
+        raw.send(http.STREAM)
         (call,) = upstream.openai.wait_requests()
         assert call.disconnected.wait(5 * SECONDS)
     assert grown() < 8 * MEBIBYTE

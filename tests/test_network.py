@@ -77,7 +77,7 @@ FURTHER: Json = {name: config for name, (_, config) in UNREACHABLE.items()} | {
 }
 pytestmark = pytest.mark.providers(ARRIVING | PROXIED | FURTHER)
 OTHER_VENDOR: dict[str, Any] = {
-    "json": chat("gemini/gemini-2.5-flash-lite"),
+    "json": chat(http.GEMINI),
     "headers": bearer(KEYS["gemini"]),
 }
 
@@ -235,11 +235,10 @@ def test_a_vendor_that_hangs_costs_no_other_vendor_anything(
 ) -> None:
     upstream.openai.drop_connections()
     upstream.openai.script(SILENCE, times=None)
-    sent = request(body=encoded(chat()))
 
     with ExitStack() as stack:
         for _ in range(100):
-            stack.enter_context(Raw(server.port)).send(sent)
+            stack.enter_context(Raw(server.port)).send(http.CALL)
         upstream.openai.wait_requests(100)
         others = [client.post(CHAT, **OTHER_VENDOR) for _ in range(20)]
         assert {each.status_code for each in others} == {200}

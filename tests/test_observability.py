@@ -13,7 +13,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 )
 
 from lls_openai.server.logs import set_up_logs
-from tests.support import http
+from tests.support import http, wire
 from tests.support.http import CHAT, MODEL, ask, bearer, chat, encoded, request
 from tests.support.network import Network
 from tests.support.server import TALKATIVE, Server, Servers, Variation
@@ -32,7 +32,7 @@ def test_a_relayed_call_is_a_line(
     server: Server, client: httpx.Client, upstream: Upstream
 ) -> None:
     gate, path, began = Gate(), f"{CHAT}?key=in-a-query", time.monotonic()
-    upstream.openai.script(*stream(event({"n": 1}), gate, DONE))
+    upstream.openai.script(*stream(wire.FIRST, gate, DONE))
     body = chat(stream=True)
     with client.stream("POST", path, json=body, headers=bearer()) as response:
         next(pieces := response.iter_raw())
@@ -81,7 +81,7 @@ def test_who_leaves_before_the_answer_is_499(
     """As nginx has it. A body of which only a space is lacking is not relayed."""
     upstream.openai.script(Gate())
     before = [line for line in server.access() if line["status"] == 499]
-    sent = request(body=encoded(chat()) + b" " * lacking).removesuffix(b" ")
+    sent = request(body=http.BODY + b" " * lacking).removesuffix(b" ")
     with http.Raw(server.port) as raw:
         raw.send(sent)
         if not lacking:

@@ -7,14 +7,12 @@ from contextlib import nullcontext
 import httpx
 import pytest
 
-from tests.support import wire
-from tests.support.http import CHAT, ROUTES, Raw, ask, bearer, chat, encoded, request
+from tests.support import http, wire
+from tests.support.http import CHAT, ROUTES, Raw, ask, bearer, chat, request
 from tests.support.server import Server
 from tests.support.upstream import Upstream
 from tests.support.wire import EVENTS, JSON, Gate, Step, answer, chunk, head, stream
 
-MEBIBYTE = 1024 * 1024
-CALL = request(body=encoded(chat()))
 # Pretty-printed, with numbers, escapes and a byte that no parser would give back.
 BODY = b'{\n  "model": "gpt-4o-2024-08-06",\t"n": [1e-7, -0.0], "s": "\\u00e9\xff"}\n'
 RELAYED = """x-request-id request-id retry-after retry-after-ms x-should-retry
@@ -65,17 +63,17 @@ def test_an_answer_and_its_access_line_have_one_request_id(
 ) -> None:
     upstream.openai.script(answer(headers=JSON | headers))
 
-    got = ask(server.port, CALL)
+    got = ask(server.port, http.CALL)
 
     assert re.fullmatch(expected, request_id := got.headers["x-request-id"])
     assert "cf-ray" not in got.headers
     assert len(server.wait_access(request_id=request_id)) == 1
 
 
-BIG = b"x" * 3 * MEBIBYTE
+BIG = b"x" * 3 * http.MEBIBYTE
 ARRIVING = {
     "audio": (200, "audio/mpeg", b"half"),
-    "over 1 MiB": (200, "application/json", b"x" * (MEBIBYTE + 1)),
+    "over 1 MiB": (200, "application/json", b"x" * (http.MEBIBYTE + 1)),
     "an error over 1 MiB": (500, "text/html", BIG),
 }
 
@@ -131,7 +129,7 @@ FAULTS: dict[str, tuple[str, list[Step]]] = {
     "half a body": (CLOSED, [head(200, OTHER_JSON) + b"{"]),
     "half a body of no type": (CLOSED, [head(200, {"content-length": "9"}) + b"{"]),
     "half an error page": (CLOSED, [head(503, PAGE) + b"<"]),
-    "half of 1 MiB": (CLOSED, [IN_CHUNKS, chunk(b" " * MEBIBYTE)]),
+    "half of 1 MiB": (CLOSED, [IN_CHUNKS, chunk(b" " * http.MEBIBYTE)]),
     # Without a length it would end with its connection, but only in order.
     "all but its end": (CLOSED, [head(200, JSON) + b"{}", wire.RESET]),
     "another protocol": (NOT_HTTP, [head(101, {"upgrade": "x"})]),
@@ -147,10 +145,10 @@ def test_no_whole_answer_is_an_error(
     server: Server, upstream: Upstream, message: str, steps: list[Step]
 ) -> None:
     """502; nothing of it is relayed or retried, on a connection that was sound."""
-    ask(server.port, CALL)
+    ask(server.port, http.CALL)
     upstream.openai.script(*steps, wire.CLOSE, times=None)
 
-    got = ask(server.port, CALL)
+    got = ask(server.port, http.CALL)
 
     error = {"message": message, "type": "server_error", "param": None}
     error["code"] = "upstream_unreachable"
@@ -168,7 +166,7 @@ def test_a_caller_of_http_1_0_gets_no_chunks(
     upstream.openai.script(*stream(body[:half], body[half:], headers=kind))
 
     with Raw(server.port) as raw:
-        raw.send(CALL.replace(b"HTTP/1.1", b"HTTP/1.0", 1))
+        raw.send(http.CALL.replace(b"HTTP/1.1", b"HTTP/1.0", 1))
         start, _, got = raw.rest().partition(b"\r\n\r\n")
 
     assert got == body

@@ -13,13 +13,13 @@ import pytest
 
 from lls_openai.provider import get_adapter_impl
 from lls_openai.settings import ProviderConfig
-from tests.support.http import Raw, chat, encoded, eventually, request
+from tests.support import http
+from tests.support.http import Raw, eventually
 from tests.support.server import Servers, Variation, listens
 from tests.support.upstream import Upstream
-from tests.support.wire import DONE, LAST_CHUNK, chunk, event, stream
+from tests.support.wire import DONE, FIRST, LAST_CHUNK, chunk, stream
 
 TERM, INT, HUP, KILL = signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL
-FIRST = event({"n": 1})
 # With a pause of 0.1 s it runs for 3 s.
 STREAM = stream(*[FIRST] * 28, DONE)
 REST = b"\r\n" + chunk(FIRST) * 27 + chunk(DONE) + LAST_CHUNK
@@ -79,9 +79,9 @@ def check(servers: Servers, name: str) -> None:
         eventually(lambda: sum(map(is_serving, server.children())) == 2, 60)
     paths = [Path(f"/proc/{each}/exe") for each in server.children()]
     with Raw(server.port, timeout=20) as running, Raw(server.port) as idle:
-        idle.send(request(b"GET", "/v1/health"))
+        idle.send(http.HEALTH)
         idle.answer()
-        running.send(request(body=encoded(chat(stream=True))))
+        running.send(http.STREAM)
         running.read_until(FIRST)
         for number, pause in stop.signals:
             (os.killpg if stop.group else os.kill)(server.pid, number)

@@ -10,13 +10,12 @@ import pytest
 
 from lls_openai.server.caller import Caller
 from tests.support import http, wire
-from tests.support.http import CHAT, MESSAGES, Raw, encoded, eventually
+from tests.support.http import CALL, CHAT, MESSAGES, Raw, encoded, eventually
 from tests.support.server import Server
 from tests.support.upstream import Upstream
-from tests.support.wire import DONE, EVENTS, Gate, Step, event, head, stream
+from tests.support.wire import DONE, EVENTS, FIRST, Gate, Step, event, head, stream
 
 pytestmark = pytest.mark.providers({"impatient": {"network": {"timeout": 0.5}}})
-FIRST = event({"n": 1})
 LARGE = b"data: " + b"x" * 100_000
 PACKER = zlib.compressobj(wbits=zlib.MAX_WBITS | 16)
 PACKED = [PACKER.compress(FIRST) + PACKER.flush(zlib.Z_SYNC_FLUSH), PACKER.flush()]
@@ -156,12 +155,11 @@ LEAVING: dict[str, tuple[list[Step], bytes]] = {
     "inside a whole answer": (WHOLE, b""),
     "inside a stream": ([*HALF, wire.SILENCE], FIRST * 2),
 }
-SMALL = http.request(body=encoded(http.chat()))
 LARGE_CALL = http.request(body=encoded(http.chat(user="x" * 20_000_000)))
 
 
 @pytest.mark.parametrize("by_reset", [False, True], ids=["closing", "reset"])
-@pytest.mark.parametrize("sent", [SMALL * 11, LARGE_CALL], ids=len)
+@pytest.mark.parametrize("sent", [CALL * 11, LARGE_CALL], ids=len)
 @pytest.mark.parametrize("kind", LEAVING)
 def test_a_caller_that_disconnects_closes_its_call_at_once(
     server: Server, upstream: Upstream, kind: str, sent: bytes, *, by_reset: bool
@@ -173,7 +171,7 @@ def test_a_caller_that_disconnects_closes_its_call_at_once(
     with Raw(server.port) as raw:
         raw.send(sent)
         upstream.openai.wait_requests()
-        raw.send(SMALL * 10 + b"POST / HTT")
+        raw.send(CALL * 10 + b"POST / HTT")
         assert raw.read_until(seen).endswith(seen)
         if by_reset:
             raw.reset()

@@ -20,7 +20,7 @@ from tests.support.http import CHAT, bearer, chat, eventually
 from tests.support.network import Network
 from tests.support.server import Server, free_port
 from tests.support.upstream import Upstream
-from tests.support.wire import DONE, Gate, event, stream
+from tests.support.wire import DONE, FIRST, Gate, stream
 
 pytestmark = pytest.mark.server({}, env={"FORWARDED_ALLOW_IPS": "127.0.0.1"})
 
@@ -207,10 +207,10 @@ def test_nginx_streams_limits_no_body_and_tells_who_calls(
     With FORWARDED_ALLOW_IPS the log has the caller's address, not what it claims.
     """
     gate, body = Gate(), chat(stream=True)
-    upstream.openai.script(*stream(event({"n": 1}), gate, DONE))
+    upstream.openai.script(*stream(FIRST, gate, DONE))
     with nginx.stream("POST", CHAT, json=body, headers=bearer()) as response:
         pieces = response.iter_raw()
-        assert next(pieces) == event({"n": 1})
+        assert next(pieces) == FIRST
         gate.open()
         assert b"".join(pieces) == DONE
     bodies = [chat(user="x" * size) for size in (20_000_000, 70_000_000)]

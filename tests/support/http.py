@@ -27,6 +27,7 @@ MODELS = "/v1/models"
 ROUTES = (CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, MESSAGES, COUNT_TOKENS)
 
 MODEL = "openai/gpt-4o"
+GEMINI = "gemini/gemini-2.5-flash-lite"
 CLAUDE = "anthropic/claude-haiku-4-5-20251001"
 HELLO = {"role": "user", "content": "hello"}
 
@@ -111,6 +112,9 @@ def request(
 
 
 HEALTH = request(b"GET", "/v1/health")
+BODY = encoded(chat())
+CALL = request(body=BODY)
+STREAM = request(body=encoded(chat(stream=True)))
 NO_JSON = (b"Host: localhost", b"Content-Type: text/plain")
 MEBIBYTE = 1024 * 1024
 

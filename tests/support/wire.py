@@ -246,3 +246,6 @@ def event(data: object, name: str | None = None) -> bytes:
     """The bytes of one server-sent event with JSON in it."""
     start = f"event: {name}\n" if name else ""
     return f"{start}data: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
+
+
+FIRST = event({"n": 1})
