@@ -180,7 +180,7 @@ def leaving(server: Server, upstream: Upstream) -> Iterator[Line]:
 
 def not_reading(server: Server, upstream: Upstream) -> Iterator[Line]:
     """Callers that ask for a large stream and read nothing of it."""
-    openai, piece = upstream.openai, chunk(event("x" * 16_000))
+    openai, piece = upstream.openai, chunk(b"x" * 16_000 + b"\n\n")
     openai.script(stream()[0], [piece] * (LARGE // len(piece)), times=None)
     growth = server.growth()
     with ExitStack() as opened:
