@@ -164,8 +164,8 @@ OTHERS = {"usage": {"input_tokens": 3, "output_tokens": 12}}
 CALLS = {
     "chat": (CHAT, chat(), USAGE),
     "a stream": (CHAT, chat(stream=True), USAGE),
-    "responses": (http.RESPONSES, http.responses(stream=True), OTHERS),
-    "messages": (http.MESSAGES, http.messages(), OTHERS),
+    "responses": (http.RESPONSES, chat(stream=True), OTHERS),
+    "messages": (http.MESSAGES, chat(http.CLAUDE), OTHERS),
 }
 
 

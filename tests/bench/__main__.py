@@ -88,8 +88,7 @@ def stack(
         run_yaml.write_text(text)
     if checkout == PROJECT or not llama.exists():
         llama = Path(sys.executable).parent / "llama"
-    vendors = ("OPENAI", "GEMINI", "ANTHROPIC")
-    env = {f"{vendor}_UPSTREAM_URL": url for vendor in vendors}
+    env = {f"{each}_UPSTREAM_URL": url for each in ("OPENAI", "GEMINI", "ANTHROPIC")}
     env |= {"HOME": str(directory), "PYTHONPATH": str(checkout)}
     return running(name, llama, "stack", "run", run_yaml, **env)
 

@@ -3,6 +3,7 @@
 import json
 import os
 import pwd
+import re
 import shutil
 import signal
 import subprocess
@@ -18,18 +19,15 @@ from kubernetes_validate import latest_version, validate
 
 from tests.support.http import CHAT, bearer, chat, eventually
 from tests.support.network import Network
-from tests.support.server import Server, free_port
+from tests.support.server import PROJECT, Server, free_port
 from tests.support.upstream import Upstream
 from tests.support.wire import DONE, FIRST, Gate, stream
 
 pytestmark = pytest.mark.server({}, env={"FORWARDED_ALLOW_IPS": "127.0.0.1"})
 
-ROOT = Path(__file__).parents[2]
-DEPLOY = ROOT / "deploy"
+DEPLOY = PROJECT / "deploy"
 # For pip and uv, which may need what conftest.py takes out of the environment.
 MACHINE = dict(os.environ)
-# What the image of Python sets, and where a libpython of this Python's would be.
-PYTHON = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LD_LIBRARY_PATH": "/usr/local/lib"}
 # Prints the modules of the server that would be compiled at every start.
 UNCOMPILED = """
 import llama_stack.core.server.server, lls_openai.provider, os, sys
@@ -58,7 +56,10 @@ class Stage:
 
     def __init__(self, root: Path) -> None:
         """Lay this Python out like the image of Python: without tests and bytecode."""
-        self.root, self.env, self.lines = root, PYTHON.copy(), {"WORKDIR": "/"}
+        self.root, self.lines = root, {"WORKDIR": "/"}
+        # What that sets, and where a libpython of this Python's would be.
+        self.env = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
+        self.env |= {"LD_LIBRARY_PATH": "/usr/local/lib"}
         assert sys.base_prefix != "/usr", "cannot be copied: uv python install 3.12"
         unwanted = ("__pycache__", "test*", "*.a", "site-packages", "share", "include")
         ignore, target = shutil.ignore_patterns(*unwanted), root / "usr/local"
@@ -85,16 +86,15 @@ class Stage:
 
 def build(folder: Path) -> Stage:
     """Follow the Containerfile line by line; return its last stage."""
-    stages: dict[str, Stage] = {}
+    stages: list[Stage] = []
     for line in (DEPLOY / "Containerfile").read_text().splitlines():
         word, _, rest = line.partition(" ")
         if word == "FROM":
-            stage = Stage(folder / str(len(stages)))
-            stages[rest.partition(" AS ")[2]] = stage
+            stages.append(stage := Stage(folder / str(len(stages))))
         elif word == "RUN":
             stage.run(rest)
         elif word == "COPY":
-            origin = stages["build"].root if "--from=build " in rest else ROOT
+            origin = stages[0].root if "--from=build " in rest else PROJECT
             *paths, target = rest.removeprefix("--from=build ").split()
             copy = ["/bin/cp", "-a", *(f"{origin}/{p}" for p in paths)]
             copy += [] if target.endswith("/") else ["--no-target-directory"]
@@ -133,19 +133,18 @@ def test_the_image_serves_read_only_without_home_to_any_user(tmp_path: Path) -> 
 
 def test_the_build_context_holds_what_the_containerfile_copies() -> None:
     """A .env or anything else that lies about gets into no image."""
-    rules = (ROOT / ".dockerignore").read_text().splitlines()
-    lines = (DEPLOY / "Containerfile").read_text().splitlines()
-    copies = [line.split()[1:-1] for line in lines if line.startswith("COPY ")]
-    names = {name for names in copies for name in names if "--" not in names[0]}
+    rules = (PROJECT / ".dockerignore").read_text().splitlines()
+    file = (DEPLOY / "Containerfile").read_text()
+    copied = " ".join(re.findall(r"(?m)^COPY (?!--)(.+) \S+$", file)).split()
     assert rules[1] == "*"
-    assert {rule[1:] for rule in rules if rule.startswith("!")} == names
+    assert {rule[1:] for rule in rules if rule.startswith("!")} == {*copied}
 
 
 def test_systemd_takes_the_unit_and_calls_it_safe(tmp_path: Path) -> None:
     """An exposure below 1.5 of 10."""
     unit = tmp_path / "lls-openai.service"
     python = {"/opt/lls-openai/.venv/bin/python": sys.executable}
-    unit.write_text(edited(unit.name, python | {"/opt/lls-openai": str(ROOT)}))
+    unit.write_text(edited(unit.name, python | {"/opt/lls-openai": str(PROJECT)}))
     for options in (["verify"], ["security", "--offline=1", "--threshold=15"]):
         command = [tool("systemd-analyze", "systemd"), *options, str(unit)]
         done = subprocess.run(command, capture_output=True, check=False)
@@ -160,8 +159,8 @@ def test_kubernetes_takes_every_object() -> None:
 
 def test_ci_runs_what_a_change_has_to_pass() -> None:
     """The steps of the workflow are the commands of .ci/run, on two Pythons."""
-    flow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
-    lines, job = (ROOT / ".ci/run").read_text().splitlines(), flow["jobs"]["check"]
+    flow = yaml.safe_load((PROJECT / ".github/workflows/ci.yml").read_text())
+    lines, job = (PROJECT / ".ci/run").read_text().splitlines(), flow["jobs"]["check"]
     commands = [step["run"] for step in job["steps"] if "run" in step]
     assert commands == [line.split(" <")[0] for line in lines if "make" in line]
     assert job["strategy"]["matrix"] == {"python": ["3.12", "3.13"]}

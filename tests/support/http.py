@@ -47,16 +47,6 @@ def chat(model: str = MODEL, **fields: object) -> Json:
     return {"model": model, "messages": [HELLO]} | fields
 
 
-def responses(model: str = MODEL, **fields: object) -> Json:
-    """The body of a call of Responses."""
-    return {"model": model, "input": "hello"} | fields
-
-
-def messages(model: str = CLAUDE, **fields: object) -> Json:
-    """The body of a call of Messages."""
-    return {"model": model, "max_tokens": 100, "messages": [HELLO]} | fields
-
-
 def encoded(body: object) -> bytes:
     return json.dumps(body, separators=(",", ":")).encode()
 
