@@ -58,7 +58,7 @@ def test_the_first_steps_lead_to_answers(clone: docs.Clone, upstream: Upstream) 
     port = free_port()
     env = upstream.environment | {"LLAMA_STACK_PORT": str(port)}
 
-    with clone.running(start, f"http://127.0.0.1:{port}/v1/models", **env):
+    with clone.running(start, port, **env):
         dotenv = clone.path / ".env"
         for name, key in KEY_VARIABLES.items():
             dotenv.write_text(dotenv.read_text().replace(f"{name}=", f"{name}={key}"))

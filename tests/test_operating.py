@@ -97,16 +97,16 @@ def guarded(
     """With its variables as the commands of the page set them."""
     clone = docs.Clone(tmp_path_factory.mktemp("guarded"))
     shutil.copy(network.env["CA_FILE"], clone.path / "company-ca.pem")
-    (make_token,), port = _blocks(IN_FRONT, "sh"), str(free_port())
+    (make_token,), port = _blocks(IN_FRONT, "sh"), free_port()
     env = dict(re.findall(r"(\w+)=(\S+) make server", docs.PAGES[OPERATING]))
-    env["JWKS_URI"] = env["JWKS_URI"].replace("9000", port)
+    env["JWKS_URI"] = env["JWKS_URI"].replace("9000", str(port))
     env["OTEL_EXPORTER_OTLP_ENDPOINT"] = network.env["COLLECTOR_URL"]
     env["OTEL_METRIC_EXPORT_INTERVAL"] = "100"
     env["OPENAI_UPSTREAM_URL"] = network.env["TLS_URL"]
     env["HTTPS_PROXY"] = network.env["PROXY_URL"]
     variation = Variation(_with_lines(GUARDED), env=env, cwd=clone.path)
     servers.boot(variation)
-    with clone.running(make_token.replace("9000", port), env["JWKS_URI"]):
+    with clone.running(make_token.replace("9000", str(port)), port):
         server = servers.get(variation)
         token = (clone.path / "token.txt").read_text().strip()
         yield Guarded(server, token, clone)
@@ -236,7 +236,7 @@ def test_make_serves_over_tls_and_a_stop_waits_for_no_idle_client(
     env = upstream.environment | {"MISTRAL_UPSTREAM_URL": f"{upstream.openai.url}/v1"}
     keys = dict.fromkeys(("MISTRAL_API_KEY", "OPENAI_API_KEY"), KEYS["openai"])
 
-    with clone.running(start.replace("8400", str(port)), f"{url}/v1/health", **env):
+    with clone.running(start.replace("8400", str(port)), port, **env):
         status, output = clone.run(ask.replace("https://localhost:8321", url), **keys)
         with pytest.raises(httpx.RemoteProtocolError):
             httpx.get(url.replace("https", "http"), trust_env=False)

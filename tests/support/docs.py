@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.support.http import eventually
-from tests.support.server import PROJECT, answers, clean_environment
+from tests.support.server import PROJECT, clean_environment, listens
 
 # Under `make test`, the make of a test would take these for its own.
 _OUTER_MAKE = {"MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS", "ARGS"}
@@ -103,13 +103,13 @@ class Clone:
         return process.returncode, output
 
     @contextmanager
-    def running(self, script: str, url: str, **variables: str) -> Iterator[None]:
-        """Run a script while the context lasts, once `url` answers; then Ctrl-C."""
+    def running(self, script: str, port: int, **variables: str) -> Iterator[None]:
+        """Run a script while the context lasts, once it listens; then Ctrl-C."""
         with (
             (self.path.parent / "output").open("ab") as file,
             self._started(script, variables, file.fileno(), signal.SIGINT) as process,
         ):
-            eventually(lambda: process.poll() is not None or answers(url), 60)
+            eventually(lambda: process.poll() is not None or listens(port), 60)
             assert process.poll() is None, self.output()
             yield
 

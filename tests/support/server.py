@@ -6,15 +6,11 @@ import random
 import re
 import signal
 import socket
-import ssl
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -112,24 +108,6 @@ class ServerError(Exception):
     """The server did not start; the message holds its output."""
 
 
-# Not httpx, of which respx takes hold in the tests of the client; nor a proxy's.
-_opener = urllib.request.build_opener(
-    urllib.request.ProxyHandler({}),
-    urllib.request.HTTPSHandler(context=ssl._create_unverified_context()),  # noqa: S323, SLF001
-)
-
-
-def answers(url: str) -> bool:
-    """Whether somebody serves there, whatever it answers."""
-    try:
-        _opener.open(url, timeout=5).close()
-    except urllib.error.HTTPError as error:
-        return error.code < 500
-    except (OSError, HTTPException):
-        return False
-    return True
-
-
 class Server:
     """A server; `wait_ready` says when it answers."""
 
@@ -178,7 +156,7 @@ class Server:
 
     def wait_ready(self) -> None:
         deadline = time.monotonic() + _BOOT_SECONDS
-        while not answers(f"{self.url}/v1/health"):
+        while not listens(self.port):
             if self._read("status") or time.monotonic() > deadline:
                 self.kill()
                 raise ServerError(f"the server has not started:\n{self.log}")
