@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from functools import partial
 from itertools import chain, cycle, islice, product
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from statistics import median
 
@@ -75,9 +76,10 @@ def endurance(server: Server, upstream: Upstream, calls: int) -> Iterator[Line]:
         start = time.monotonic()
         with (
             httpx.Client(base_url=server.url, trust_env=False, timeout=60) as client,
-            ThreadPoolExecutor(AT_ONCE) as pool,
+            # Unlike an executor it drops what is left when a signal ends all.
+            ThreadPool(AT_ONCE) as pool,
         ):
-            got = pool.map(partial(_call, client), islice(everything, size))
+            got = pool.imap(partial(_call, client), islice(everything, size))
             wrong += Counter(filter(None, got))
         rate = size / (time.monotonic() - start)
         upstream.reset()
@@ -144,6 +146,7 @@ def isolation(server: Server, upstream: Upstream) -> Iterator[Line]:
         gate.open()
         released = [raw.answer().status for raw in hanging].count(200)
     yield exactly("hanging calls answered once the vendor is back", released, HANGING)
+    upstream.reset()
 
 
 def _others(server: Server, when: str) -> Iterator[Line]:
@@ -198,6 +201,7 @@ def not_reading(server: Server, upstream: Upstream) -> Iterator[Line]:
     yield exactly("upstream connections closed", sum(dropped), READERS)
     # The server looks every quarter of the time, and a busy machine makes it later.
     yield at_most("the last of them after", seconds, CALLER_TIMEOUT * 2 + 3, " s")
+    upstream.reset()
 
 
 def half_bodies(server: Server) -> Iterator[Line]:
@@ -246,22 +250,6 @@ def ending(server: Server) -> Iterator[Line]:
     yield exactly("tracebacks in the log", server.log.count("Traceback"), 0)
 
 
-def soak(calls: int) -> Iterator[Line]:
-    """Start everything, and run the parts."""
-    with (
-        tempfile.TemporaryDirectory() as name,
-        in_background() as upstream,
-        closing(Servers(Path(name), upstream.environment)) as servers,
-    ):
-        server = servers.start(Variation(providers=PROVIDERS))
-        yield from endurance(server, upstream, calls)
-        for part in (isolation, leaving, not_reading):
-            yield from part(server, upstream)
-            upstream.reset()
-        for alone in (half_bodies, keys, ending):
-            yield from alone(server)
-
-
 def main() -> int:
     """Run the soak; 1 when something does not hold, or a server failed."""
     parser = argparse.ArgumentParser("python -m tests.soak")
@@ -271,9 +259,18 @@ def main() -> int:
     end_on_signals()
     start, lines = time.monotonic(), list[Line]()
     try:
-        for line in soak(options.calls):
-            print(f"{time.strftime('%H:%M:%S')}  {line[0]}", file=sys.stderr)
-            lines.append(line)
+        with (
+            tempfile.TemporaryDirectory() as name,
+            in_background() as upstream,
+            closing(Servers(Path(name), upstream.environment)) as servers,
+        ):
+            server = servers.start(Variation(providers=PROVIDERS))
+            calling = [endurance(server, upstream, options.calls)]
+            calling += [p(server, upstream) for p in (isolation, leaving, not_reading)]
+            alone = [part(server) for part in (half_bodies, keys, ending)]
+            for line in chain(*calling, *alone):
+                print(f"{time.strftime('%H:%M:%S')}  {line[0]}", file=sys.stderr)
+                lines.append(line)
     except (ServerError, OSError) as error:
         sys.exit(f"soak: {error}")
     print(aligned([("", "measured", "bound", ""), *lines], range(1, 2)))
