@@ -8,31 +8,28 @@ import re
 import secrets
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 from tests.support.wire import Json, event
+
+# What fits the parameters of the tool `weather`, which the clients are given.
+_ARGUMENTS = {"city": "Paris"}
 
 
 @dataclass(frozen=True)
 class Saying:
-    """A text, or a call of the tool `name` with JSON text as its arguments."""
+    """A text; or a call of the tool `name`, and the text is its arguments in JSON."""
 
     model: str
-    text: str = ""
-    name: str = ""
-    arguments: str = ""
-    heard: int = 0
-
-    @property
-    def call_id(self) -> str:
-        """The same for the same function, so that a second turn can be checked."""
-        return f"call_{self.name}"
+    text: str
+    name: str
+    # The number of words in the request.
+    heard: int
 
     @property
     def pieces(self) -> list[str]:
         """What is streamed, each word with the space behind it."""
-        return re.findall(r"\S+\s*", self.text or self.arguments)
+        return re.findall(r"\S+\s*", self.text)
 
     def usage(self, heard: str, said: str) -> Json:
         """The tokens under the names of a form, a token being a word."""
@@ -41,20 +38,20 @@ class Saying:
 
 
 def say(body: Json) -> Saying:
-    """Answer a request of any of the forms."""
-    turns = body.get("messages", body.get("input"))
-    if not isinstance(turns, list):
+    """Answer a request of any of the forms; the first of its tools is called."""
+    turns = body.get("messages") or body["input"]
+    if isinstance(turns, str):
         turns = [{"role": "user", "content": turns}]
     heard = sum(len(_text(turn).split()) for turn in turns)
-    said = Saying(body["model"], heard=heard)
-    last, tool = turns[-1], _tool(body)
+    last, model = turns[-1], body["model"]
     is_result = last.get("role") == "tool" or "result" in json.dumps(last)
     is_result = is_result or last.get("type") == "function_call_output"
-    if tool and not is_result:
-        wanted = tool.get("parameters") or tool.get("input_schema") or {}
-        return replace(said, name=tool["name"], arguments=json.dumps(_example(wanted)))
+    if body.get("tools") and not is_result:
+        tool = body["tools"][0]
+        name = tool.get("function", tool)["name"]
+        return Saying(model, json.dumps(_ARGUMENTS), name, heard)
     verb = "read" if is_result else "heard"
-    return replace(said, text=f"{said.model} {verb}: {_text(last)}")
+    return Saying(model, f"{model} {verb}: {_text(last)}", "", heard)
 
 
 def _text(turn: Json) -> str:
@@ -64,31 +61,6 @@ def _text(turn: Json) -> str:
     # A result in Messages has a text or parts of its own inside.
     texts = (part.get("text") or _text(part) for part in content)
     return " ".join(filter(None, texts))
-
-
-def _tool(body: Json) -> Json | None:
-    """The tool that is called: the one that is forced, or else the first."""
-    tools = [tool.get("function", tool) for tool in body.get("tools") or []]
-    choice: Any = body.get("tool_choice") or {}
-    choice = {"type": choice} if isinstance(choice, str) else choice
-    if choice.get("type") == "none":
-        return None
-    forced = choice.get("function", choice).get("name")
-    return next((t for t in tools if t["name"] == (forced or t["name"])), None)
-
-
-def _example(schema: Json) -> Any:  # noqa: ANN401 - any JSON
-    """A value that fits a plain JSON schema, the same for the same schema."""
-    if "enum" in schema:
-        return schema["enum"][0]
-    if schema.get("type") == "array":
-        return [_example(schema.get("items", {}))]
-    if schema.get("type") == "object":
-        properties = schema.get("properties", {})
-        wanted = schema.get("required") or properties
-        return {name: _example(properties[name]) for name in wanted}
-    by_type = {"integer": 7, "number": 1.5, "boolean": True, "null": None}
-    return by_type.get(schema.get("type", "string"), "Paris")
 
 
 def new_id(prefix: str) -> str:
@@ -111,13 +83,13 @@ def chat_reason(said: Saying) -> str:
 
 def chat_call(said: Saying) -> Json:
     """The entry in `tool_calls`."""
-    function = {"name": said.name, "arguments": said.arguments}
-    return {"id": said.call_id, "type": "function", "function": function}
+    function = {"name": said.name, "arguments": said.text}
+    return {"id": f"call_{said.name}", "type": "function", "function": function}
 
 
 def chat(said: Saying, call: Json) -> Json:
-    message: Json = {"role": "assistant", "content": said.text or None}
-    message |= {"tool_calls": [call]} if said.name else {}
+    own: Json = {"content": None, "tool_calls": [call]}
+    message = {"role": "assistant"} | (own if said.name else {"content": said.text})
     choice = {"index": 0, "message": message, "finish_reason": chat_reason(said)}
     start = envelope("chat.completion", said.model)
     return start | {"choices": [choice], "usage": chat_usage(said)}
@@ -152,68 +124,55 @@ def embeddings(body: Json) -> Json:
     return {"object": "list", "data": [one], "model": body["model"], "usage": usage}
 
 
-def response(body: Json, said: Saying) -> Json:
+def response(said: Saying) -> Json:
     """A finished answer of Responses, with its one item of output."""
-    usage = said.usage("input_tokens", "output_tokens")
+    part = {"type": "output_text", "text": said.text, "annotations": [], "logprobs": []}
+    item: Json = {"id": new_id("msg_"), "type": "message", "status": "completed"}
+    item |= {"role": "assistant", "content": [part]}
+    if said.name:
+        item = {"id": new_id("fc_"), "type": "function_call", "status": "completed"}
+        item |= {"name": said.name, "call_id": f"call_{said.name}"}
+        item |= {"arguments": said.text}
     return {
         "id": new_id("resp_"),
         "object": "response",
         "created_at": int(time.time()),
         "status": "completed",
         "model": said.model,
-        "output": [_response_item(said)],
-        "parallel_tool_calls": True,
-        "tool_choice": body.get("tool_choice", "auto"),
-        "tools": body.get("tools", []),
-        "usage": usage
+        "output": [item],
+        "usage": said.usage("input_tokens", "output_tokens")
         | {"input_tokens_details": {"cached_tokens": 0}}
         | {"output_tokens_details": {"reasoning_tokens": 0}},
     }
-
-
-def _response_item(said: Saying) -> Json:
-    if said.name:
-        call = {"name": said.name, "arguments": said.arguments, "call_id": said.call_id}
-        item = {"id": new_id("fc_"), "type": "function_call", "status": "completed"}
-        return item | call
-    part = {"type": "output_text", "text": said.text, "annotations": [], "logprobs": []}
-    item = {"id": new_id("msg_"), "type": "message", "status": "completed"}
-    return item | {"role": "assistant", "content": [part]}
 
 
 def response_events(whole: Json, said: Saying) -> Iterator[bytes]:
     """The typed events of a streamed answer of Responses, numbered."""
     (item,) = whole["output"]
     started = whole | {"status": "in_progress", "output": [], "usage": None}
-    empty: Json = {"arguments": ""} if said.name else {"content": []}
-    empty |= {"status": "in_progress"}
+    at: Json = {"item_id": item["id"], "output_index": 0}
+    kind, field, first, last = "function_call_arguments", "arguments", [], []
+    empty: Json = {"status": "in_progress", field: ""}
+    if not said.name:
+        kind, field, (part,) = "output_text", "text", item["content"]
+        at |= {"content_index": 0, "logprobs": []}
+        first = [("content_part.added", at | {"part": part | {"text": ""}})]
+        last = [("content_part.done", at | {"part": part})]
+        empty = {"status": "in_progress", "content": []}
     events: list[tuple[str, Json]] = [
         ("created", {"response": started}),
         ("in_progress", {"response": started}),
         ("output_item.added", {"output_index": 0, "item": item | empty}),
-        *_response_deltas(item, said),
+        *first,
+        *((f"{kind}.delta", at | {"delta": piece}) for piece in said.pieces),
+        (f"{kind}.done", at | {field: said.text}),
+        *last,
         ("output_item.done", {"output_index": 0, "item": item}),
         ("completed", {"response": whole}),
     ]
-    for number, (kind, fields) in enumerate(events):
-        name = f"response.{kind}"
+    for number, (step, fields) in enumerate(events):
+        name = f"response.{step}"
         yield event({"type": name, "sequence_number": number} | fields, name)
-
-
-def _response_deltas(item: Json, said: Saying) -> Iterator[tuple[str, Json]]:
-    at: Json = {"item_id": item["id"], "output_index": 0}
-    if said.name:
-        for piece in said.pieces:
-            yield "function_call_arguments.delta", at | {"delta": piece}
-        yield "function_call_arguments.done", at | {"arguments": said.arguments}
-        return
-    (part,) = item["content"]
-    at |= {"content_index": 0}
-    yield "content_part.added", at | {"part": part | {"text": ""}}
-    for piece in said.pieces:
-        yield "output_text.delta", at | {"delta": piece, "logprobs": []}
-    yield "output_text.done", at | {"text": said.text, "logprobs": []}
-    yield "content_part.done", at | {"part": part}
 
 
 def message(said: Saying) -> Json:
@@ -221,7 +180,7 @@ def message(said: Saying) -> Json:
     block: Json = {"type": "text", "text": said.text}
     if said.name:
         block = {"type": "tool_use", "id": f"toolu_{said.name}", "name": said.name}
-        block |= {"input": json.loads(said.arguments)}
+        block |= {"input": json.loads(said.text)}
     return {
         "id": new_id("msg_"),
         "type": "message",

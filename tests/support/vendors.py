@@ -6,7 +6,6 @@ names RATE_LIMITED and BREAKING of models ask for a failure, at all three.
 
 import base64
 import json
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import ClassVar, override
 
@@ -23,13 +22,13 @@ type Reply = tuple[Json, Iterable[bytes]]
 
 
 class RefusalError(Exception):
-    """The vendor refuses a request; how it says so stands in its table of errors."""
+    """The vendor refuses a request, for which OpenAI has this code."""
 
-    def __init__(self, kind: str, message: str) -> None:
-        self.kind, self.message = kind, message
+    def __init__(self, status: int, code: str | None, message: str) -> None:
+        self.status, self.code, self.message = status, code, message
 
 
-class Dialect(ABC):
+class Dialect:
     """How one vendor answers: called with a request, it gives the steps."""
 
     name: ClassVar[str]
@@ -37,8 +36,7 @@ class Dialect(ABC):
     models: ClassVar[tuple[str, ...]]
     media_type: ClassVar[str] = "application/json"
     id_header: ClassVar[str] = ""
-    # The status of each kind of refusal, and what the vendor calls it.
-    errors: ClassVar[dict[str, tuple[int, str | None]]]
+    wrong_key_status: ClassVar[int] = 401
 
     def __call__(self, request: Request) -> list[Step]:
         try:
@@ -50,11 +48,18 @@ class Dialect(ABC):
             return [self._refuse(request, refusal)]
         except (AttributeError, LookupError, TypeError, ValueError, RecursionError):
             told = "The request is not of the expected form"
-            return [self._refuse(request, RefusalError("invalid", told))]
+            return [self._refuse(request, RefusalError(400, None, told))]
 
-    @abstractmethod
-    def error(self, request: Request, refusal: RefusalError) -> Json | list[Json]:
-        """The body of the vendor's own error."""
+    def error(self, _request: Request, refusal: RefusalError) -> Json | list[Json]:
+        """The body of an error."""
+        error = {"message": refusal.message, "type": "invalid_request_error"}
+        return {"error": error | {"param": None, "code": refusal.code}}
+
+    def _refuse(self, request: Request, refusal: RefusalError) -> bytes:
+        headers = self._headers(self.media_type)
+        headers |= {"retry-after": "1"} if refusal.status == 429 else {}
+        error = json.dumps(self.error(request, refusal))
+        return answer(error.encode(), refusal.status, headers)
 
     def endpoints(self) -> dict[str, Callable[[Json], Reply]]:
         """The routes, without the path of the version."""
@@ -66,24 +71,15 @@ class Dialect(ABC):
         is_known = request.method == "POST" and request.path.startswith(prefix)
         if not endpoint or not is_known:
             told = f"Unknown request URL: {request.method} {request.path}"
-            raise RefusalError("unknown_path", told)
+            raise RefusalError(404, "unknown_url", told)
         return endpoint
 
     def _check_key(self, request: Request) -> None:
         own = request.header("x-api-key") if _is_native(request) else None
-        key, right = own or request.key, KEYS[self.name]
-        if key is None:
-            raise RefusalError("missing_key", "No API key was given")
-        if not f"{key}-".startswith(f"{right}-"):
-            raise RefusalError("wrong_key", f"Incorrect API key: {key[:8]}********")
-
-    def _refuse(self, request: Request, refusal: RefusalError) -> bytes:
-        status, _ = self.errors[refusal.kind]
-        headers = self._headers(self.media_type)
-        headers |= {"retry-after": "1"} if refusal.kind == "rate_limit" else {}
-        return answer(
-            json.dumps(self.error(request, refusal)).encode(), status, headers
-        )
+        key = own or request.key or ""
+        if not f"{key}-".startswith(f"{KEYS[self.name]}-"):
+            told = f"Incorrect API key: {key[:8]}********"
+            raise RefusalError(self.wrong_key_status, "invalid_api_key", told)
 
     def _headers(self, media_type: str) -> dict[str, str]:
         own = {self.id_header: new_id("req_")} if self.id_header else {}
@@ -94,9 +90,10 @@ class Dialect(ABC):
         body: Json = request.json
         model = body["model"]
         if model == RATE_LIMITED:
-            raise RefusalError("rate_limit", "Rate limit reached")
+            raise RefusalError(429, "rate_limit_exceeded", "Rate limit reached")
         if model not in (*self.models, BREAKING):
-            raise RefusalError("unknown_model", f"The model {model} does not exist")
+            told = f"The model {model} does not exist"
+            raise RefusalError(404, "model_not_found", told)
         return body
 
     def _reply(self, body: Json, whole: Json, events: Iterable[bytes]) -> list[Step]:
@@ -113,14 +110,8 @@ class Dialect(ABC):
         headers = self._headers(self.media_type)
         return [RESET if breaks else answer(content, headers=headers)]
 
-    def say(self, body: Json) -> Saying:
-        """What the model says to a request of any form."""
-        if not body.get("messages", body.get("input")):
-            raise RefusalError("invalid", "Missing required parameter: 'messages'.")
-        return say(body)
-
     def _chat(self, body: Json) -> Reply:
-        said = self.say(body)
+        said = say(body)
         events = [event(chunk) for chunk in self.chunks(body, said)]
         return answers.chat(said, self.call(said)), [*events, DONE]
 
@@ -133,11 +124,6 @@ class Dialect(ABC):
         return answers.chat_chunks(body, said)
 
 
-def openai_error(message: str, code: str | None) -> Json:
-    error = {"message": message, "type": "invalid_request_error"}
-    return {"error": error | {"param": None, "code": code}}
-
-
 class OpenAI(Dialect):
     """OpenAI: Chat Completions, Embeddings and Responses."""
 
@@ -147,21 +133,6 @@ class OpenAI(Dialect):
         *("gpt-4o", "gpt-4o-mini", "gpt-4.1-nano", "gpt-5.6-luna"),
         "text-embedding-3-small",
     )
-    errors: ClassVar = {
-        "missing_key": (401, None),
-        "wrong_key": (401, "invalid_api_key"),
-        "rate_limit": (429, "rate_limit_exceeded"),
-        "unknown_model": (404, "model_not_found"),
-        "unknown_path": (404, "unknown_url"),
-        "invalid": (400, None),
-    }
-
-    @override
-    def error(self, request: Request, refusal: RefusalError) -> Json:
-        status, code = self.errors[refusal.kind]
-        # About a wrong key, the status stands in the body as well.
-        own = {"status": status} if refusal.kind == "wrong_key" else {}
-        return openai_error(refusal.message, code) | own
 
     @override
     def endpoints(self) -> dict[str, Callable[[Json], Reply]]:
@@ -171,8 +142,8 @@ class OpenAI(Dialect):
         }
 
     def _respond(self, body: Json) -> Reply:
-        said = self.say(body)
-        whole = answers.response(body, said)
+        said = say(body)
+        whole = answers.response(said)
         return whole, answers.response_events(whole, said)
 
 
@@ -187,31 +158,26 @@ class Gemini(Dialect):
     base_path = "/v1beta/openai"
     models = ("gemini-2.5-flash-lite", "gemini-3.5-flash-lite")
     media_type = "application/json; charset=UTF-8"
-    errors: ClassVar = {
-        "missing_key": (400, "INVALID_ARGUMENT"),
-        "wrong_key": (400, "INVALID_ARGUMENT"),
-        "rate_limit": (429, "RESOURCE_EXHAUSTED"),
-        "unknown_model": (404, "NOT_FOUND"),
-        "unknown_path": (404, "NOT_FOUND"),
-        "invalid": (400, "INVALID_ARGUMENT"),
-    }
+    wrong_key_status = 400
 
     @override
     def error(self, request: Request, refusal: RefusalError) -> list[Json]:
-        code, status = self.errors[refusal.kind]
-        error = {"code": code, "message": refusal.message, "status": status}
-        return [{"error": error}]
+        names = {404: "NOT_FOUND", 429: "RESOURCE_EXHAUSTED"}
+        error = {"code": refusal.status, "message": refusal.message}
+        own = {"status": names.get(refusal.status, "INVALID_ARGUMENT")}
+        return [{"error": error | own}]
 
     @override
-    def say(self, body: Json) -> Saying:
+    def read(self, request: Request) -> Json:
+        body = super().read(request)
         for message in body.get("messages") or []:
             for call in message.get("tool_calls") or []:
                 google = call.get("extra_content", {}).get("google", {})
                 name = call["function"]["name"]
                 if google.get("thought_signature") != _signature(name):
                     told = f"Function call `{name}` has no valid thought_signature."
-                    raise RefusalError("invalid", told)
-        return super().say(body)
+                    raise RefusalError(400, None, told)
+        return body
 
     @override
     def call(self, said: Saying) -> Json:
@@ -247,21 +213,15 @@ class Anthropic(Dialect):
     name = "anthropic"
     id_header = "request-id"
     models = ("claude-haiku-4-5-20251001", "claude-haiku-4-5")
-    errors: ClassVar = {
-        "missing_key": (401, "authentication_error"),
-        "wrong_key": (401, "authentication_error"),
-        "rate_limit": (429, "rate_limit_error"),
-        "unknown_model": (404, "not_found_error"),
-        "unknown_path": (404, "not_found_error"),
-        "invalid": (400, "invalid_request_error"),
-    }
 
     @override
-    def error(self, request: Request, refusal: RefusalError) -> Json:
-        _, code = self.errors[refusal.kind]
+    def error(self, request: Request, refusal: RefusalError) -> Json | list[Json]:
+        types = {401: "authentication_error", 404: "not_found_error"}
+        types |= {400: "invalid_request_error", 429: "rate_limit_error"}
+        refusal.code = types[refusal.status]
         if not _is_native(request):
-            return openai_error(refusal.message, code)
-        error = {"type": code, "message": refusal.message}
+            return super().error(request, refusal)
+        error = {"type": refusal.code, "message": refusal.message}
         return {"type": "error", "error": error, "request_id": new_id("req_")}
 
     @override
@@ -274,18 +234,18 @@ class Anthropic(Dialect):
     @override
     def read(self, request: Request) -> Json:
         if _is_native(request) and not request.header("anthropic-version"):
-            raise RefusalError("invalid", "anthropic-version: header is required")
+            raise RefusalError(400, None, "anthropic-version: header is required")
         return super().read(request)
 
     def _message(self, body: Json) -> Reply:
         if not isinstance(body.get("max_tokens"), int):
-            raise RefusalError("invalid", "max_tokens: Field required")
-        said = self.say(body)
+            raise RefusalError(400, None, "max_tokens: Field required")
+        said = say(body)
         whole = answers.message(said)
         return whole, answers.message_events(whole, said)
 
     def _count(self, body: Json) -> Reply:
-        return {"input_tokens": self.say(body).heard}, []
+        return {"input_tokens": say(body).heard}, []
 
 
 def _is_native(request: Request) -> bool:
