@@ -52,7 +52,7 @@ def test_a_relayed_call_is_a_line(
     assert "in-a-query" not in server.log
     assert "color_message" not in server.log
     # From the greeting on.
-    lines = server.stderr.partition("lls-openai ")[2].splitlines()[1:]
+    lines = server.read("stderr").partition("lls-openai ")[2].splitlines()[1:]
     assert [x for x in lines if not (x[:1] == "{" and x[-1:] == "}")] == []
 
 
@@ -99,7 +99,7 @@ def test_a_person_gets_columns(server: Server, client: httpx.Client) -> None:
 
     http.eventually(lambda: r"  GET    /v1/\u001b[31m\n  " in server.log)
     own = response.headers["x-request-id"]
-    (line,) = [x for x in server.stderr.splitlines() if own in x and " ms " in x]
+    (line,) = [x for x in server.log.splitlines() if own in x and " ms " in x]
     facts = rf"200 +[\d.]+ ms  POST   {CHAT} +{MODEL}  127\.0\.0\.1:\d+  {own}"
     assert re.fullmatch(rf"\d\d:\d\d:\d\d  {facts}", line)
 

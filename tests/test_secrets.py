@@ -90,12 +90,12 @@ def test_a_call_leaves_no_trace(server: Server, upstream: Upstream, name: str) -
     if steps:
         upstream.openai.script(*steps)
 
-    before = len(server.stdout), len(server.stderr)
+    before = len(server.read("stdout")), len(server.read("stderr"))
     got = ask(server.port, sent)
     # There is one event loop: what was done before this was logged before it.
     assert ask(server.port, HEALTH).status < 500
 
-    new = server.stdout[before[0] :] + server.stderr[before[1] :]
+    new = server.read("stdout")[before[0] :] + server.read("stderr")[before[1] :]
     assert found(new, *TRACEBACKS) == []
     assert got.status == status
     assert name in PASSED or found(got.body.decode()) == []

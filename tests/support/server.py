@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -150,30 +151,23 @@ class Server:
         self._directory = directory
         self.pid = launcher.start(self.command, variation.cwd or work, own, directory)
 
-    def _read(self, name: str) -> str:
+    def read(self, name: str) -> str:
+        """What "stdout" or "stderr" has so far, or "status" in the end."""
         path = self._directory / name
         return path.read_text(errors="replace") if path.exists() else ""
 
     def wait_ready(self) -> None:
         deadline = time.monotonic() + _BOOT_SECONDS
         while not listens(self.port):
-            if self._read("status") or time.monotonic() > deadline:
+            if self.read("status") or time.monotonic() > deadline:
                 self.kill()
                 raise ServerError(f"the server has not started:\n{self.log}")
             time.sleep(0.05)
 
     @property
-    def stdout(self) -> str:
-        return self._read("stdout")
-
-    @property
-    def stderr(self) -> str:
-        return self._read("stderr")
-
-    @property
     def log(self) -> str:
         """All that it has printed so far."""
-        return self.stdout + self.stderr
+        return self.read("stdout") + self.read("stderr")
 
     def access(self) -> list[Json]:
         """The access lines in JSON so far."""
@@ -192,13 +186,15 @@ class Server:
 
     def wait(self, seconds: float = 15) -> int:
         """Wait until it has ended; its status."""
-        return int(eventually(lambda: self._read("status"), seconds))
+        return int(eventually(lambda: self.read("status"), seconds))
 
     def kill(self) -> None:
         """End it and its workers at once."""
         self.client.close()
-        if not self._read("status"):
-            os.killpg(self.pid, signal.SIGKILL)
+        if not self.read("status"):
+            # It may be just ending.
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
         self.wait()
 
     def memory(self, field: str = "VmRSS") -> int:
