@@ -15,9 +15,10 @@ def end_on_signals() -> None:
 
 
 def _leave(number: int, _frame: object) -> NoReturn:
-    # A second signal does not cut it short.
+    # A second signal does not cut it short. Python would complain about one that came
+    # with the first and is ignored.
     for ending in _ENDINGS:
-        signal.signal(ending, signal.SIG_IGN)
+        signal.signal(ending, lambda *_: None)
     sys.exit(128 + number)
 
 
