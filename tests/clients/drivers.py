@@ -7,15 +7,12 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, override
 
 from tests.clients.sdks import PROMPT, RESULT, WEATHER
 from tests.support.http import CLAUDE, MODEL
-from tests.support.server import PROJECT
 from tests.support.wire import Json
 
 type Env = Mapping[str, str]
@@ -50,56 +47,42 @@ def run(
     return ran.stdout
 
 
-def process(directory: Path, env: Env, name: str, stack: ExitStack) -> Call:
-    """Start a driver in the client's own language: sdks.py or sdks.mjs."""
-    program, own = ["python", "-m", "tests.clients.sdks"], {"PYTHONPATH": str(PROJECT)}
-    if (directory / "node_modules").exists():
-        # Node looks for packages beside the program.
-        shutil.copy(Path(__file__).with_name("sdks.mjs"), directory)
-        program = ["node", "sdks.mjs"]
-        content = {"PROMPT": PROMPT, "RESULT": RESULT, "WEATHER": WEATHER}
-        own = {"CONTENT": json.dumps(content)}
-    # Some retry for a minute.
-    command = ["timeout", "300", *program, name]
-    running = subprocess.Popen(
-        command,
-        cwd=directory,
-        env={**env, **own},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    stack.enter_context(running)
-    stack.callback(running.terminate)
+def process(directory: Path, env: Env, name: str) -> Call:
+    """Run a driver in the client's own language, sdks.py or sdks.mjs, for each call."""
+    is_node = (directory / "node_modules").exists()
+    program, file = ("node", "sdks.mjs") if is_node else ("python", "sdks.py")
+    # Node looks for packages beside the program.
+    shutil.copy(Path(__file__).with_name(file), directory)
+    content = {"PROMPT": PROMPT, "RESULT": RESULT, "WEATHER": WEATHER}
 
     def call(key: str, method: str, argument: Any) -> Any:  # noqa: ANN401
-        print(json.dumps([key, method, argument]), file=running.stdin, flush=True)
-        for line in running.stdout or ():
-            if line.startswith(('{"value"', '{"error"')):
-                answer = json.loads(line)
-                if "error" in answer:
-                    raise FailedError(answer["error"])
-                return answer["value"]
-        raise FailedError("the driver has ended, or was too slow")
+        own = {"OPENAI_API_KEY": key, "ANTHROPIC_API_KEY": key}
+        own |= {"CONTENT": json.dumps(content)}
+        command = [program, file, name, method, json.dumps(argument)]
+        return json.loads(run(command, directory, {**env, **own}).splitlines()[-1])
 
     return call
 
 
 @dataclass
 class Chat:
-    """Makes bodies of Chat Completions and reads the answers: one call."""
+    """A call: makes bodies of Chat Completions, and reads the answers."""
 
-    # Sends a body, and gives JSON; None asks for the models.
-    create: Callable[[Any], Any]
-    model: str
+    # Sends a key and a body, and gives JSON; None asks for the models.
+    create: Callable[[str, Any], Any]
+    key: str = ""
+    model: str = ""
+
+    def __call__(self, key: str, method: str, model: str) -> Any:  # noqa: ANN401
+        self.key, self.model = key, model
+        return getattr(self, method)()
 
     def _ask(self, *turns: Json, **more: object) -> Any:  # noqa: ANN401
         messages = [{"role": "user", "content": PROMPT}, *turns]
-        return self.create({"model": self.model, "messages": messages} | more)
+        return self.create(self.key, {"model": self.model, "messages": messages} | more)
 
     def models(self) -> list[str]:
-        listed = self.create(None)
+        listed = self.create(self.key, None)
         models = listed["data"] if isinstance(listed, dict) else listed
         return [model["id"] for model in models]
 
@@ -145,22 +128,15 @@ class Messages(Chat):
         return self._ask(asked, told, tools=tools)["content"][0]["text"]
 
 
-def _calling(create: Callable[[str, Any], Any], form: type[Chat] = Chat) -> Call:
-    def call(key: str, method: str, model: str) -> Any:  # noqa: ANN401
-        return getattr(form(partial(create, key), model), method)()
-
-    return call
-
-
-def sdk(directory: Path, env: Env, name: str, stack: ExitStack) -> Call:
-    """Start an SDK, which is sent bodies."""
-    start = process(directory, env, name, stack)
+def sdk(directory: Path, env: Env, name: str) -> Call:
+    """Run an SDK, which is sent bodies."""
+    start = process(directory, env, name)
     form = Messages if name == "Anthropic" else Chat
-    return _calling(lambda key, body: start(key, "create", body), form)
+    return form(lambda key, body: start(key, "create", body))
 
 
-def curl(directory: Path, env: Env, _name: str, _stack: ExitStack) -> Call:
-    """Call curl: each time a process, and so a first request."""
+def curl(directory: Path, env: Env, _name: str) -> Call:
+    """Run curl."""
 
     def create(key: str, body: Any) -> Any:  # noqa: ANN401
         url = f"{env['OPENAI_BASE_URL']}/{'chat/completions' if body else 'models'}"
@@ -174,23 +150,19 @@ def curl(directory: Path, env: Env, _name: str, _stack: ExitStack) -> Call:
             return [json.loads(event) for event in events]
         return json.loads(answer) | {"_request_id": request_id}
 
-    return _calling(create)
+    return Chat(create)
 
 
-_FUNCTION = f"def weather(city: str) -> str:\n    return {RESULT!r}\n"
-_CODEX = ["codex", "exec", "--skip-git-repo-check", PROMPT, "-m"]
 # The commands for a terminal, before the model.
 _COMMANDS = {
-    "claude streamed": ["claude", "-p", PROMPT, "--tools", "", "--model"],
-    "claude tools": ["claude", "-p", PROMPT, "--tools", "Read", "--model"],
-    "codex streamed": _CODEX,
-    "codex tools": _CODEX,
-    "llm streamed": ["llm", PROMPT, "-m"],
-    "llm tools": ["llm", PROMPT, "--functions", _FUNCTION, "-m"],
+    "claude": ["claude", "-p", PROMPT, "--tools", "Read", "--model"],
+    "codex": ["codex", "exec", "--skip-git-repo-check", PROMPT, "-m"],
+    "llm": ["llm", PROMPT, "-m"],
 }
+_FUNCTION = f"def weather(city: str) -> str:\n    return {RESULT!r}\n"
 
 
-def cli(directory: Path, env: Env, name: str, _stack: ExitStack) -> Call:
+def cli(directory: Path, env: Env, name: str) -> Call:
     """A command for a terminal, and the files that it reads."""
     own = {"api_base": env["OPENAI_BASE_URL"], "api_key_name": "openai"}
     models = (*CHAT_MODELS, "openai/breaks-off", "nobody/gpt-4o")
@@ -203,11 +175,13 @@ def cli(directory: Path, env: Env, name: str, _stack: ExitStack) -> Call:
     (directory / ".codex/config.toml").write_text(config)
 
     def call(key: str, method: str, model: str) -> str:
-        if (command := _COMMANDS.get(f"{name} {method}")) is None:
+        if method not in ("streamed", "tools"):
             raise FailedError(f"{name} does not do this")
         own = {"OPENAI_API_KEY": key, "ANTHROPIC_API_KEY": key}
         own |= {"LLM_USER_PATH": str(directory)}
+        has_function = (name, method) == ("llm", "tools")
+        more = ["--functions", _FUNCTION] if has_function else []
         # Some retry for a minute.
-        return run([*command, model], directory, {**env, **own}, seconds=60)
+        return run([*_COMMANDS[name], model, *more], directory, {**env, **own}, 60)
 
     return call

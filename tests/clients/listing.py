@@ -5,7 +5,6 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,7 +62,7 @@ class Client(NamedTuple):
     package: str
     route: Route
     # None: its snippet has to do.
-    driver: Callable[[Path, Env, str, ExitStack], Call] | None
+    driver: Callable[[Path, Env, str], Call] | None
     # What the driver is told.
     detail: str
 

@@ -1,6 +1,4 @@
-// Drives a client for Node; the lines are those of sdks.py.
-
-import readline from "node:readline";
+// Drives a client for Node, as sdks.py does for Python.
 
 const { PROMPT, RESULT, WEATHER } = JSON.parse(process.env.CONTENT);
 
@@ -43,20 +41,6 @@ async function aiSdk() {
   };
 }
 
-function told(error) {
-  const { status, statusCode, code, responseBody } = error;
-  return `${error} ${JSON.stringify({ status, statusCode, code, responseBody })}`;
-}
-
-const make = { openai, aiSdk }[process.argv[2]];
-for await (const line of readline.createInterface({ input: process.stdin })) {
-  const [key, method, argument] = JSON.parse(line);
-  process.env.OPENAI_API_KEY = key;
-  const answer = {};
-  try {
-    answer.value = await (await make())[method](argument);
-  } catch (error) {
-    answer.error = told(error);
-  }
-  console.log(JSON.stringify(answer));
-}
+const [client, method, argument] = process.argv.slice(2);
+const driver = await { openai, aiSdk }[client]();
+console.log(JSON.stringify(await driver[method](JSON.parse(argument))));

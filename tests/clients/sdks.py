@@ -1,8 +1,7 @@
-"""Drives a client for Python in its own environment: `python -m tests.clients.sdks`.
+"""Drives a client for Python in its environment: `python sdks.py CLIENT METHOD ARG`.
 
-A line on standard input asks for a method, and a line on standard output has what it
-returned or raised. An SDK has `create` alone: it is sent the bodies of drivers.py, None
-for the models.
+It prints what the method returned, or raised. An SDK has `create` alone: it is sent the
+bodies of drivers.py, None for the models.
 """
 
 # ruff: noqa: ANN401 - any client; a method does what its column is called
@@ -133,10 +132,7 @@ class Agents:
 
     def _run(self, model: str, run: str = "run_sync", **more: Any) -> Any:
         import agents
-        from openai import AsyncOpenAI
 
-        # A new one each time: the loop of the last one has ended.
-        agents.set_default_openai_client(AsyncOpenAI())
         agent = agents.Agent(name="agent", model=prefixed(model), **more)
         return getattr(agents.Runner, run)(agent, PROMPT)
 
@@ -166,20 +162,12 @@ def plain(answer: Any) -> Any:
     return answer if is_plain else [plain(each) for each in answer]
 
 
-def main() -> None:
-    for line in sys.stdin:
-        key, method, argument = json.loads(line)
-        try:
-            # Where clients look for it, as they do for the address.
-            os.environ.update(OPENAI_API_KEY=key, ANTHROPIC_API_KEY=key)
-            client = globals()[sys.argv[1]]()
-            answer = {"value": plain(getattr(client, method)(argument))}
-        except Exception as error:  # noqa: BLE001 - whatever a client raises is told
-            # Some have the code of an error in its body alone.
-            facts = {n: vars(error).get(n) for n in ("status_code", "code", "body")}
-            answer = {"error": f"{type(error).__name__}: {error} {facts}"}
-        print(json.dumps(answer), flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    name, method, argument = sys.argv[1:]
+    try:
+        answer = getattr(globals()[name](), method)(json.loads(argument))
+        print(json.dumps(plain(answer)))
+    except Exception as error:  # noqa: BLE001 - whatever a client raises is told
+        # Some have the code of an error in its body alone.
+        facts = {n: vars(error).get(n) for n in ("status_code", "code", "body")}
+        sys.exit(f"{type(error).__name__}: {error} {facts}")
