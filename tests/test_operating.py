@@ -19,7 +19,7 @@ import yaml
 from tests.support import docs
 from tests.support.http import CHAT, MODEL, Raw, bearer, chat, eventually, provider_data
 from tests.support.network import Network
-from tests.support.server import RUN_YAML, Server, Servers, Variation, free_port
+from tests.support.server import RUN_YAML, Server, Servers, Variation, free_port, merged
 from tests.support.upstream import Upstream
 from tests.support.vendors import KEYS, OpenAI
 from tests.support.wire import Json
@@ -49,22 +49,8 @@ def _with_lines(titles: set[str]) -> Any:  # noqa: ANN401 - any YAML
     config = yaml.safe_load(RUN_YAML.read_text())
     for title in sorted(titles):
         (lines,) = _blocks(title, "yaml")
-        config = _merged(config, yaml.safe_load(lines))
+        config = merged(config, yaml.safe_load(lines))
     return config
-
-
-def _merged(there: Any, added: Any) -> Any:  # noqa: ANN401 - any YAML
-    """Put lines where their keys are; an entry to the others, or into the same."""
-    if isinstance(there, dict) and isinstance(added, dict):
-        return there | {n: _merged(there.get(n), value) for n, value in added.items()}
-    if not isinstance(there, list) or "provider_id" not in there[0]:
-        return added
-    for entry in added:
-        names = "provider_id", "model_id"
-        same = [e for e in there if all(e.get(n) == entry.get(n) for n in names)]
-        there = [_merged(e, entry) if e in same else e for e in there]
-        there += [] if same else [entry]
-    return there
 
 
 def test_all_lines_are_tried() -> None:

@@ -11,7 +11,6 @@ import yaml
 from lls_openai.relay.routing import OTHER, Routing
 from tests.support import http
 from tests.support.http import CHAT, CLAUDE, EMBEDDINGS, MODELS, ROUTES, bearer, chat
-from tests.support.server import RUN_YAML
 from tests.support.upstream import Upstream
 from tests.support.vendors import KEYS
 from tests.support.wire import Json, answer
@@ -21,7 +20,7 @@ NOT_FOUND = "404 model_not_found: "
 
 # One server for all that Llama Stack decides: users and what they may read, models of
 # two types, names that fit several, another type of provider, and an API of its own
-# that calls a model from inside. Entries of lists join those of run.yaml.
+# that calls a model from inside.
 DECIDED: Json = yaml.safe_load("""
 apis: [inference, safety]
 providers:
@@ -48,9 +47,6 @@ server:
       - permit: {principal: alice, actions: [read]}
       - permit: {actions: [read], resource: "regex:model::gemini/"}
 """)
-RUN = yaml.safe_load(RUN_YAML.read_text())
-for _place, _name in (("providers", "inference"), ("registered_resources", "models")):
-    DECIDED[_place][_name] = RUN[_place][_name] + DECIDED[_place][_name]
 decided_by_llama_stack = pytest.mark.server(DECIDED)
 
 

@@ -85,24 +85,32 @@ class Variation:
         """Write the run.yaml of this variation; run.yaml itself if it is that."""
         if not self.run_yaml and not self.providers:
             return RUN_YAML
-        config = _merged(yaml.safe_load(RUN_YAML.read_text()), self.run_yaml)
+        config = merged(yaml.safe_load(RUN_YAML.read_text()), self.run_yaml)
         entries = {e["provider_id"]: e for e in config["providers"]["inference"]}
         for name, settings in self.providers.items():
             new: Json = {"provider_id": name, "config": {"base_url": _OPENAI}}
             new |= {"provider_type": "remote::passthrough", "module": "lls_openai"}
             entry = entries.setdefault(name, new)
-            entry["config"] = _merged(entry["config"], settings)
+            entry["config"] = merged(entry["config"], settings)
         config["providers"]["inference"] = list(entries.values())
         path = directory / "run.yaml"
         path.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
         return path
 
 
-def _merged(old: Any, new: Any) -> Any:  # noqa: ANN401 - any YAML
-    if not isinstance(old, dict) or not isinstance(new, dict):
-        return new
-    merged = old | {name: _merged(old.get(name), value) for name, value in new.items()}
-    return {name: value for name, value in merged.items() if value is not None}
+def merged(there: Any, added: Any) -> Any:  # noqa: ANN401 - any YAML
+    """Put lines where their keys are; an entry to the others, or into the same."""
+    if isinstance(there, dict) and isinstance(added, dict):
+        both = there | {n: merged(there.get(n), value) for n, value in added.items()}
+        return {name: value for name, value in both.items() if value is not None}
+    if not there or not isinstance(there, list) or "provider_id" not in there[0]:
+        return added
+    for entry in added:
+        names = "provider_id", "model_id"
+        same = [e for e in there if all(e.get(n) == entry.get(n) for n in names)]
+        there = [merged(e, entry) if e in same else e for e in there]
+        there += [] if same else [entry]
+    return there
 
 
 class ServerError(Exception):
