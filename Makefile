@@ -30,8 +30,9 @@ server: $(SETUP) ## run the server, on port 8321 or LLAMA_STACK_PORT
 client: $(SETUP) ## ask every model whose key is in .env or the environment
 	$(RUN) python main.py $(ARGS)
 
+# Compiled beforehand: a dozen processes would each compile what is new, at a time.
 test: $(SETUP) ## run the tests; no key, no internet
-	$(RUN) pytest $(ARGS)
+	UV_COMPILE_BYTECODE=1 $(RUN) pytest $(ARGS)
 
 lint: $(SETUP) ## check style, format and types
 	$(RUN) ruff check
