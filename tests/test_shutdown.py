@@ -15,7 +15,7 @@ from lls_openai.provider import get_adapter_impl
 from lls_openai.settings import ProviderConfig
 from tests.support import http
 from tests.support.http import Raw, eventually
-from tests.support.server import Servers, Variation, listens
+from tests.support.server import PROVIDERS, Servers, Variation, listens
 from tests.support.upstream import Upstream
 from tests.support.wire import DONE, FIRST, LAST_CHUNK, chunk, stream
 
@@ -23,8 +23,7 @@ TERM, INT, HUP, KILL = signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGK
 # With a pause of 0.1 s it runs for 3 s.
 STREAM = stream(*[FIRST] * 28, DONE)
 REST = b"\r\n" + chunk(FIRST) * 27 + chunk(DONE) + LAST_CHUNK
-VENDORS = "openai", "openai-mini", "gemini", "anthropic"
-AT_ONCE = {vendor: {"drain_timeout": 1} for vendor in VENDORS}
+AT_ONCE = {name: {"drain_timeout": 1} for name in PROVIDERS}
 
 
 @dataclass(frozen=True)

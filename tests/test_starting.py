@@ -18,7 +18,7 @@ from lls_openai.__main__ import main
 from lls_openai.provider import get_adapter_impl
 from lls_openai.settings import ProviderConfig
 from tests.support.http import MODELS, bearer
-from tests.support.server import RUN_YAML, Server, Servers, Variation
+from tests.support.server import PROVIDERS, RUN_YAML, Server, Servers, Variation
 
 # What is in the place of run.yaml, or is put into it, or into `config` of a provider,
 # or into the environment.
@@ -202,8 +202,7 @@ def test_starts_anywhere_and_asks_nobody(server: Server, client: httpx.Client) -
     assert [each for each in said if each not in line["event"]] == []
 
 
-VENDORS = "openai", "openai-mini", "gemini", "anthropic"
-STOCK = [{"provider_id": name, "module": None} for name in VENDORS]
+STOCK = [{"provider_id": name, "module": None} for name in PROVIDERS]
 
 
 @pytest.mark.server({"providers": {"inference": STOCK}}, env=NOBODY)

@@ -25,9 +25,13 @@ from tests.support.wire import Json
 
 PROJECT = Path(__file__).parents[2]
 RUN_YAML = PROJECT / "run.yaml"
-
-# Where a provider leads that a variation adds.
-_OPENAI = "${env.OPENAI_UPSTREAM_URL}"
+# Those of run.yaml, and what another is unless a variation says otherwise.
+PROVIDERS = "openai", "openai-mini", "gemini", "anthropic"
+_ADDED: Json = {
+    "provider_type": "remote::passthrough",
+    "module": "lls_openai",
+    "config": {"base_url": "${env.OPENAI_UPSTREAM_URL}"},
+}
 
 # Marks of tests: tokens of the server's own, and a log that is as large as can be.
 _AUTH = {"provider_config": {"type": "custom", "endpoint": "${env.GATEKEEPER_URL}"}}
@@ -86,13 +90,10 @@ class Variation:
         if not self.run_yaml and not self.providers:
             return RUN_YAML
         config = merged(yaml.safe_load(RUN_YAML.read_text()), self.run_yaml)
-        entries = {e["provider_id"]: e for e in config["providers"]["inference"]}
         for name, settings in self.providers.items():
-            new: Json = {"provider_id": name, "config": {"base_url": _OPENAI}}
-            new |= {"provider_type": "remote::passthrough", "module": "lls_openai"}
-            entry = entries.setdefault(name, new)
-            entry["config"] = merged(entry["config"], settings)
-        config["providers"]["inference"] = list(entries.values())
+            own = {} if name in PROVIDERS else _ADDED
+            entry = merged(own, {"provider_id": name, "config": settings})
+            config = merged(config, {"providers": {"inference": [entry]}})
         path = directory / "run.yaml"
         path.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
         return path
@@ -165,12 +166,11 @@ class Server:
         return path.read_text(errors="replace") if path.exists() else ""
 
     def wait_ready(self) -> None:
-        deadline = time.monotonic() + _BOOT_SECONDS
-        while not listens(self.port):
-            if self.read("status") or time.monotonic() > deadline:
-                self.kill()
-                raise ServerError(f"the server has not started:\n{self.log}")
-            time.sleep(0.05)
+        with suppress(AssertionError):
+            eventually(lambda: self.read("status") or listens(self.port), _BOOT_SECONDS)
+        if not listens(self.port):
+            self.kill()
+            raise ServerError(f"the server has not started:\n{self.log}")
 
     @property
     def log(self) -> str:
