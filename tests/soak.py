@@ -27,19 +27,19 @@ import httpx
 
 from tests.support import http
 from tests.support.http import Raw, chat, encoded, request
-from tests.support.server import Server, ServerError, Servers, Variation
+from tests.support.server import PROVIDERS, Server, ServerError, Servers, Variation
 from tests.support.tool import aligned, end_on_signals
 from tests.support.upstream import Upstream, in_background
 from tests.support.vendors import KEYS
 from tests.support.wire import FIRST, JSON, SILENCE, Gate, Step, answer, chunk, stream
 
-MIB = 1024 * 1024
+MIB = http.MEBIBYTE
 # Settings of the server: small, so that little is waited for.
 CALLER_TIMEOUT = 5.0
 IN_FLIGHT = 256 * MIB
 # The largest counts of what the providers say.
 SETTINGS = {"caller_timeout": CALLER_TIMEOUT, "max_bytes_in_flight": IN_FLIGHT}
-PROVIDERS = dict.fromkeys(("openai", "openai-mini", "gemini", "anthropic"), SETTINGS)
+VARIATION = Variation(providers=dict.fromkeys(PROVIDERS, SETTINGS))
 # Calls at once, and after how many a key comes again.
 AT_ONCE, KEYS_USED = 16, 1000
 # A part of every key that is nowhere else.
@@ -55,15 +55,14 @@ type Line = tuple[str, str, str, str]
 type Kind = tuple[bytes, str, int, bytes]
 
 
-def at_most(
-    what: str, measured: float, bound: float, unit: str = "", most: str = "at most "
-) -> Line:
-    holds = measured <= bound if most else measured == bound
-    told = f"{round(measured, 2):,}{unit}", f"{most}{bound:,}{unit}"
-    return what, *told, "ok" if holds else "FAILED"
+def at_most(what: str, measured: float, bound: float, unit: str = "") -> Line:
+    verdict = "ok" if measured <= bound else "FAILED"
+    return what, f"{round(measured, 2):,}{unit}", f"at most {bound:,}{unit}", verdict
 
 
-exactly = partial(at_most, most="")
+def exactly(what: str, measured: int, expected: int) -> Line:
+    verdict = "ok" if measured == expected else "FAILED"
+    return what, f"{measured:,}", f"{expected:,}", verdict
 
 
 def endurance(server: Server, upstream: Upstream, calls: int) -> Iterator[Line]:
@@ -150,11 +149,11 @@ def isolation(server: Server, upstream: Upstream) -> Iterator[Line]:
 
 
 def _others(server: Server, when: str) -> Iterator[Line]:
-    times, call = list[float](), http.CALL
+    times = list[float]()
     with Raw(server.port, timeout=30) as raw:
         for _ in range(MEASURED):
             start = time.monotonic()
-            raw.send(call)
+            raw.send(http.CALL)
             times += [time.monotonic() - start] if raw.answer().status == 200 else []
     yield exactly(f"{when}: calls to another answered", len(times), MEASURED)
     yield "  their p50", f"{median(times or [math.inf]) * 1000:.1f} ms", "", ""
@@ -264,7 +263,7 @@ def main() -> int:
             in_background() as upstream,
             closing(Servers(Path(name), upstream.environment)) as servers,
         ):
-            server = servers.start(Variation(providers=PROVIDERS))
+            server = servers.start(VARIATION)
             calling = [endurance(server, upstream, options.calls)]
             calling += [p(server, upstream) for p in (isolation, leaving, not_reading)]
             alone = [part(server) for part in (half_bodies, keys, ending)]
