@@ -41,13 +41,14 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Find out which servers are needed."""
     variations = session.config.stash[_variations] = {}
     shared: dict[str, Any] = {}
-    for item in session.items:
+    items = [i for i in session.items if "server" in getattr(i, "fixturenames", ())]
+    for item in items:
         marks = item.iter_markers("providers")
         added = {name: each for mark in marks for name, each in mark.args[0].items()}
         if own := item.get_closest_marker("server"):
             asked = Variation(*own.args, **own.kwargs)
             variations[item] = replace(asked, providers=asked.providers | added)
-        elif "server" in getattr(item, "fixturenames", ()):
+        else:
             for name, config in added.items():
                 assert shared.setdefault(name, config) == config, name
             variations[item] = Variation(providers=shared if added else {})
