@@ -14,7 +14,7 @@ from tests.support.server import Server
 from tests.support.upstream import Upstream
 from tests.support.wire import DONE, FIRST, LAST_CHUNK, Gate, chunk, stream
 
-BODY = encoded(chat())
+BODY = http.BODY
 NEXT = request(body=encoded(chat(user="next")))
 CHUNKED = b"Transfer-Encoding: chunked"
 LIMIT = 64 * MEBIBYTE

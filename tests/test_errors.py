@@ -9,7 +9,7 @@ from tests.support.server import Server
 from tests.support.upstream import Upstream
 
 pytestmark = pytest.mark.providers({"gone": {"base_url": "${env.REFUSED_URL}"}})
-HELLO = encoded(http.chat())
+HELLO = http.BODY
 ELSEWHERE = http.provider_data(passthrough_url="http://127.0.0.1:1/")
 ZIPPED = bearer() | {"content-encoding": "gzip"}
 FORM = bearer() | {"content-type": "application/x-www-form-urlencoded"}

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.server(
     # A proxy of the environment has no say: no call here arrives through this one.
     env={"FORWARDED_ALLOW_IPS": "127.0.0.1", "http_proxy": DEAD, "all_proxy": DEAD},
 )
-BODY = encoded(chat())
+BODY = http.BODY
 LARGE = encoded(chat(user="x" * SIZE))
 CALL = request(body=LARGE)
 

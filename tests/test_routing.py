@@ -15,7 +15,7 @@ from tests.support.upstream import Upstream
 from tests.support.vendors import KEYS
 from tests.support.wire import Json, answer
 
-GEMINI = "gemini/gemini-2.5-flash-lite"
+GEMINI = http.GEMINI
 NOT_FOUND = "404 model_not_found: "
 
 # One server for all that Llama Stack decides: users and what they may read, models of

@@ -15,9 +15,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.clients.drivers import GEMINI, Call, Env, FailedError, run
+from tests.clients.drivers import Call, Env, FailedError, run
 from tests.clients.listing import CHATS, CLIENTS, TALKS, Client
 from tests.clients.sdks import PROMPT
+from tests.support.http import GEMINI
 from tests.support.server import Servers, Variation, clean_environment
 from tests.support.tool import end_on_signals
 from tests.support.upstream import Upstream, in_background

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any, override
 
 from tests.clients.sdks import PROMPT, RESULT, WEATHER
-from tests.support.http import CLAUDE, MODEL
+from tests.support.http import CLAUDE, GEMINI, MODEL
 from tests.support.wire import Json
 
 type Env = Mapping[str, str]
 # Raises FailedError, with what the client tells of the failure.
 type Call = Callable[[str, str, Any], Any]
 
-GEMINI = "gemini/gemini-2.5-flash-lite"
 CHAT_MODELS = (MODEL, GEMINI, CLAUDE)
 
 
@@ -53,11 +52,10 @@ def process(directory: Path, env: Env, name: str) -> Call:
     program, file = ("node", "sdks.mjs") if is_node else ("python", "sdks.py")
     # Node looks for packages beside the program.
     shutil.copy(Path(__file__).with_name(file), directory)
-    content = {"PROMPT": PROMPT, "RESULT": RESULT, "WEATHER": WEATHER}
+    content = json.dumps({"PROMPT": PROMPT, "RESULT": RESULT, "WEATHER": WEATHER})
 
     def call(key: str, method: str, argument: Any) -> Any:  # noqa: ANN401
-        own = {"OPENAI_API_KEY": key, "ANTHROPIC_API_KEY": key}
-        own |= {"CONTENT": json.dumps(content)}
+        own = {"OPENAI_API_KEY": key, "ANTHROPIC_API_KEY": key, "CONTENT": content}
         command = [program, file, name, method, json.dumps(argument)]
         return json.loads(run(command, directory, {**env, **own}).splitlines()[-1])
 

@@ -218,10 +218,10 @@ class Anthropic(Dialect):
     def error(self, request: Request, refusal: RefusalError) -> Json | list[Json]:
         types = {401: "authentication_error", 404: "not_found_error"}
         types |= {400: "invalid_request_error", 429: "rate_limit_error"}
-        refusal.code = types[refusal.status]
+        kind, told = types[refusal.status], refusal.message
         if not _is_native(request):
-            return super().error(request, refusal)
-        error = {"type": refusal.code, "message": refusal.message}
+            return super().error(request, RefusalError(refusal.status, kind, told))
+        error = {"type": kind, "message": told}
         return {"type": "error", "error": error, "request_id": new_id("req_")}
 
     @override
