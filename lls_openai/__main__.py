@@ -15,10 +15,18 @@ from pathlib import Path
 import uvicorn
 from uvicorn.supervisors.multiprocess import Multiprocess
 
+from lls_openai.server.access_log import choose_format
+from lls_openai.server.config_check import read_run_yaml
 from lls_openai.server.lifecycle import TAKEN_PORT
-from lls_openai.server.logs import choose_format
-from lls_openai.server.run_yaml import read_run_yaml
 from lls_openai.settings import give_up
+from lls_openai.stack import (
+    DISTRIBUTION,
+    IS_OGX,
+    RUN_COMMAND,
+    VARIABLE,
+    StackConfig,
+    import_command,
+)
 
 # How long a worker may take to answer its parent, in seconds: on a busy machine it
 # boots for longer than uvicorn's 5, and would be replaced before it ever served.
@@ -29,16 +37,16 @@ def main() -> None:
     """Check the configuration and the port, then run Llama Stack's own command."""
     parser = argparse.ArgumentParser(prog="python -m lls_openai", description=__doc__)
     parser.add_argument("config", type=Path, help="the run.yaml to serve")
-    parser.add_argument("--port", help="the port (LLAMA_STACK_PORT, or 8321)")
-    own = f"lls-openai {version('lls-openai')}, llama-stack {version('llama-stack')}"
+    parser.add_argument("--port", help="the port (8321)")
+    own = f"lls-openai {version('lls-openai')}, {DISTRIBUTION} {version(DISTRIBUTION)}"
     parser.add_argument("--version", action="version", version=own)
     options = parser.parse_args()
-    port = _port(options.port or os.environ.get("LLAMA_STACK_PORT") or "8321")
+    port = _port(options.port or os.environ.get(f"{VARIABLE}_PORT") or "8321")
     config = read_run_yaml(options.config)
     if config.server.workers < 1:
         give_up(f"{options.config}: server.workers (LLS_WORKERS) is less than 1")
     _try_to_listen(config.server.host or "", port)
-    _run(options.config, port)
+    _run(options.config, port, config)
 
 
 def _port(text: str) -> int:
@@ -55,16 +63,21 @@ def _try_to_listen(host: str, port: int) -> None:
         give_up(f"cannot listen on {host}:{port}: {TAKEN_PORT}")
 
 
-def _run(path: Path, port: int) -> None:
-    sys.argv[1:] = ["stack", "run", str(path), "--port", str(port)]
+def _insecure(config: StackConfig) -> list[str]:
+    """OGX does not serve without a certificate unless it is told to."""
+    return ["--insecure"] if IS_OGX and not config.server.tls_certfile else []
+
+
+def _run(path: Path, port: int, config: StackConfig) -> None:
+    sys.argv[1:] = [*RUN_COMMAND, str(path), "--port", str(port), *_insecure(config)]
     # The level of the command line itself, which says that HTTPS is on when it is not.
-    os.environ.setdefault("LLAMA_STACK_LOGGING", "cli=warning")
+    os.environ.setdefault(f"{VARIABLE}_LOGGING", "cli=warning")
     choose_format()
     # With several workers uvicorn takes SIGHUP for a wish to replace them.
     Multiprocess.handle_hup = Multiprocess.handle_term  # type: ignore[method-assign]
     uvicorn.run = partial(uvicorn.run, timeout_worker_healthcheck=PATIENCE)
     # Imported here: it sets up logging and reads the environment as it is loaded.
-    from llama_stack.cli.llama import main as llama  # noqa: PLC0415 (see above)
+    llama = import_command()
 
     try:
         llama()

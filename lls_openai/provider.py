@@ -6,17 +6,12 @@
 
 from typing import Any
 
-from llama_stack.providers.remote.inference.passthrough.passthrough import (
-    PassthroughInferenceAdapter,
-)
-from llama_stack_api import Api, Model, RemoteProviderSpec
 from openai import AsyncOpenAI
 
 from lls_openai.relay.upstream import Upstream
-from lls_openai.server.install import install
+from lls_openai.server.patches import install
 from lls_openai.settings import ProviderConfig, give_up
-
-STOCK = "llama_stack.providers.remote.inference.passthrough"
+from lls_openai.stack import PASSTHROUGH, Api, Model, RemoteProviderSpec, passthrough
 
 
 def get_provider_spec() -> RemoteProviderSpec:
@@ -28,12 +23,12 @@ def get_provider_spec() -> RemoteProviderSpec:
         provider_type="remote::passthrough",
         module="lls_openai.provider",
         config_class="lls_openai.settings.ProviderConfig",
-        provider_data_validator=f"{STOCK}.PassthroughProviderDataValidator",
+        provider_data_validator=f"{PASSTHROUGH}.PassthroughProviderDataValidator",
         is_external=True,
     )
 
 
-class PassthroughAdapter(PassthroughInferenceAdapter):  # type: ignore[misc]
+class PassthroughAdapter(passthrough.PassthroughInferenceAdapter):  # type: ignore[misc]
     """The stock passthrough adapter, with its upstream pinned and without discovery.
 
     The relay asks for its `upstream`; callers inside Llama Stack use the stock methods.

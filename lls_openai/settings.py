@@ -4,17 +4,16 @@ import os
 import sys
 from typing import NoReturn
 
-from llama_stack.providers.remote.inference.passthrough.config import (
-    PassthroughImplConfig,
-)
-from llama_stack.providers.utils.inference.model_registry import NetworkConfig
 from pydantic import ConfigDict, Field, HttpUrl, field_validator
+
+from lls_openai.stack import network as stock
+from lls_openai.stack import passthrough_config
 
 # uvicorn's status for a server that does not come up.
 STARTUP_FAILURE = 3
 
 
-class ProviderConfig(PassthroughImplConfig):  # type: ignore[misc]
+class ProviderConfig(passthrough_config.PassthroughImplConfig):  # type: ignore[misc]
     """The stock passthrough's settings, with the upstream pinned.
 
     Of the stock settings, `allowed_models`, `network`, `forward_headers` and `api_key`
@@ -34,7 +33,7 @@ class ProviderConfig(PassthroughImplConfig):  # type: ignore[misc]
 
     base_url: HttpUrl = Field(description="The upstream that every call goes to")
     # A proxy's URL and further headers may hold passwords.
-    network: NetworkConfig | None = Field(default=None, repr=False)
+    network: stock.NetworkConfig | None = Field(default=None, repr=False)
     max_request_bytes: int = Field(default=64 * 2**20, gt=0)
     max_bytes_in_flight: int = Field(default=512 * 2**20, gt=0)
     caller_timeout: float = Field(default=60, gt=0)

@@ -17,7 +17,7 @@ import yaml
 from dotenv import dotenv_values
 
 import main
-from lls_openai.relay.errors import STATUS
+from lls_openai.errors import STATUS
 from tests.support import docs, wire
 from tests.support.http import STREAM, Raw
 from tests.support.server import PROJECT, RUN_YAML, Server, clean_environment, free_port

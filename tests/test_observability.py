@@ -12,7 +12,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
 )
 
-from lls_openai.server.logs import set_up_logs
+from lls_openai.server.access_log import set_up_logs
 from tests.support import http, wire
 from tests.support.http import CHAT, MODEL, ask, bearer, chat, encoded, request
 from tests.support.network import Network

@@ -8,7 +8,7 @@ import httpx
 import pytest
 import yaml
 
-from lls_openai.relay.routing import OTHER, Routing
+from lls_openai.relay.model_lookup import OTHER, Routing
 from tests.support import http
 from tests.support.http import CHAT, CLAUDE, EMBEDDINGS, MODELS, ROUTES, bearer, chat
 from tests.support.upstream import Upstream

@@ -9,24 +9,24 @@ every other request on untouched. Every error becomes an answer here.
 import asyncio
 from functools import partial
 
-from llama_stack.core.server.server import ProviderDataMiddleware
 from starlette.responses import Response
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from lls_openai.context import context_of
+from lls_openai.errors import RelayError
+from lls_openai.relay.body import InFlight, RequestBody, read_body
 from lls_openai.relay.client import post
 from lls_openai.relay.credentials import Credentials, read_credentials
-from lls_openai.relay.errors import RelayError
-from lls_openai.relay.models import openai_form
-from lls_openai.relay.record import record_of
-from lls_openai.relay.request import InFlight, RequestBody, read_body
+from lls_openai.relay.model_list import openai_form
+from lls_openai.relay.model_lookup import Routing
 from lls_openai.relay.response import relay_answer
 from lls_openai.relay.routes import ROUTES, is_anthropic, refuse_others
-from lls_openai.relay.routing import Routing
 from lls_openai.relay.upstream import Upstream
 from lls_openai.settings import ProviderConfig
+from lls_openai.stack import Stack
 
 
-class Relay(ProviderDataMiddleware):  # type: ignore[misc]
+class Relay:
     """Answers the relayed routes; the rest it hands on to the next application."""
 
     settings: list[ProviderConfig]
@@ -34,29 +34,28 @@ class Relay(ProviderDataMiddleware):  # type: ignore[misc]
     _in_flight: InFlight
     _body_limit: int
 
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
         if scope["type"] == "http":
             await self._answer(scope, receive, send)
         else:
-            self.begin(scope)
-            await super().__call__(scope, receive, send)
+            await self._app(scope, receive, send)
 
-    def begin(self, scope: Scope) -> None:
-        """Take down what all requests share, before the first.
-
-        Args:
-            scope: the lifespan's; its application has been set up.
-        """
-        self._routing = Routing(scope["app"].stack)
-        upstreams = map(upstream_of, self._routing.providers.values())
-        self.settings = [each.config for each in upstreams if each]
-        self._body_limit = max(each.max_request_bytes for each in self.settings)
-        bound = max(each.max_bytes_in_flight for each in self.settings)
-        self._in_flight = InFlight(bound)
+    @classmethod
+    def begin(cls, stack: Stack) -> None:
+        """Take down what all requests share, before the first."""
+        cls._routing = Routing(stack)
+        upstreams = map(upstream_of, cls._routing.providers.values())
+        cls.settings = [each.config for each in upstreams if each]
+        cls._body_limit = max(each.max_request_bytes for each in cls.settings)
+        bound = max(each.max_bytes_in_flight for each in cls.settings)
+        cls._in_flight = InFlight(bound)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        record = record_of(scope)
+        record = context_of(scope)
         path = scope["path"]
         try:
             bearer = not self._routing.has_authentication
@@ -69,21 +68,21 @@ class Relay(ProviderDataMiddleware):  # type: ignore[misc]
                     self._in_flight.give_back(record)
             else:
                 send = openai_form(send) if path.startswith("/v1/models") else send
-                await super().__call__(scope, receive, send)
+                await self._app(scope, receive, send)
         except RelayError as error:
             await answer_error(error, scope, receive, send)
 
     async def _relay(
         self, scope: Scope, receive: Receive, send: Send, credentials: Credentials
     ) -> None:
-        record, in_flight = record_of(scope), self._in_flight
+        record, in_flight = context_of(scope), self._in_flight
         take = partial(in_flight.take, record)
         text = await read_body(receive, scope["headers"], self._body_limit, take)
         body, route = RequestBody(text), ROUTES[scope["path"]]
         provider, model, listed = await self._routing.find(body.model, scope)
         upstream = upstream_of(provider)
         if upstream is None:
-            await super().__call__(scope, _again(text, receive), send)
+            await self._app(scope, _again(text, receive), send)
             return
         upstream.check(model, len(text), credentials)
         headers = upstream.headers(scope["headers"], credentials, route)
@@ -107,7 +106,7 @@ async def answer_error(
     error: RelayError, scope: Scope, receive: Receive, send: Send
 ) -> None:
     """Answer with an error of the server's own, in the form of the route."""
-    record_of(scope).code = error.code
+    context_of(scope).code = error.code
     # They hold the body, and what is left of that may be discarded for long.
     error.__traceback__ = error.__context__ = None
     body = error.body(anthropic=is_anthropic(scope["path"]))

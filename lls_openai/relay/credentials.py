@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from lls_openai.relay.errors import RelayError
+from lls_openai.errors import RelayError
 
 PROVIDER_DATA_HEADERS = (b"x-llamastack-provider-data", b"x-ogx-provider-data")
 

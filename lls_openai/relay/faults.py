@@ -3,7 +3,7 @@
 import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 
-from lls_openai.relay.errors import RelayError
+from lls_openai.errors import RelayError
 
 _SILENT = "The upstream was silent for longer than its timeout in run.yaml"
 NOT_HTTP = "The upstream's answer is not HTTP"

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from lls_openai.relay.errors import AnswerHeaders, error_body
+from lls_openai.errors import AnswerHeaders, error_body
 
 _DELAY = re.compile(r"(\d{1,9}(\.\d{1,9})?)s")
 

@@ -11,10 +11,10 @@ import re
 from aiohttp import ClientResponse
 from starlette.types import Message, Send
 
-from lls_openai.relay.errors import AnswerHeaders, RelayError
+from lls_openai.context import RequestContext
+from lls_openai.errors import AnswerHeaders, RelayError
 from lls_openai.relay.faults import NOT_HTTP, upstream_errors
 from lls_openai.relay.gemini import mend_error
-from lls_openai.relay.record import Record
 
 # An answer larger than this many bytes is relayed in pieces, as it arrives.
 WHOLE_ANSWER_BYTES = 1024 * 1024
@@ -53,7 +53,7 @@ class BrokenOff(asyncio.CancelledError):
 
 
 async def relay_answer(
-    response: ClientResponse, send: Send, record: Record, *, anthropic: bool
+    response: ClientResponse, send: Send, record: RequestContext, *, anthropic: bool
 ) -> None:
     """Relay an answer whose head has arrived.
 
@@ -108,7 +108,7 @@ def _length(response: ClientResponse) -> AnswerHeaders:
 
 
 async def _relay_whole(
-    response: ClientResponse, headers: AnswerHeaders, send: Send, record: Record
+    response: ClientResponse, headers: AnswerHeaders, send: Send, record: RequestContext
 ) -> None:
     """Relay an answer after all of it is there; one too large to hold, in pieces."""
     body = await _read_whole(response)
@@ -184,7 +184,7 @@ class _Events(_Pieces):
 
 
 async def _relay(
-    response: ClientResponse, send: Send, record: Record, cut: _Pieces
+    response: ClientResponse, send: Send, record: RequestContext, cut: _Pieces
 ) -> None:
     """Relay an answer as it arrives, and its end, also when that is a broken one."""
     try:

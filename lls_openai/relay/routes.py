@@ -2,11 +2,11 @@
 
 from typing import NamedTuple
 
-from llama_stack_api import ModelType
 from starlette.routing import BaseRoute, Match
 from starlette.types import Scope
 
-from lls_openai.relay.errors import RelayError
+from lls_openai.errors import RelayError
+from lls_openai.stack import ModelType
 
 # A longer path is not repeated in a message.
 LONGEST_PATH = 128

@@ -7,17 +7,16 @@ from importlib.metadata import version
 from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]
 
 from aiohttp import ClientSession, ClientTimeout
-from llama_stack.providers.utils.forward_headers import build_forwarded_headers
-from llama_stack.providers.utils.inference import http_client
-from llama_stack.providers.utils.inference import model_registry as stock
 from multidict import CIMultiDict
 from yarl import URL
 
+from lls_openai.errors import RelayError, too_large
 from lls_openai.relay.client import open_pool
 from lls_openai.relay.credentials import Credentials, RequestHeaders, missing_api_key
-from lls_openai.relay.errors import RelayError, too_large
 from lls_openai.relay.routes import ROUTES, Route
 from lls_openai.settings import ProviderConfig
+from lls_openai.stack import forward_headers, http_client
+from lls_openai.stack import network as stock
 
 # What the OpenAI SDKs wait for, in seconds: a caller that waits longer sets it.
 CONNECT_TIMEOUT = 5.0
@@ -128,7 +127,7 @@ class Upstream:
             and value.isascii()
         )
         headers.update(self._headers)
-        forwarded = build_forwarded_headers(
+        forwarded = forward_headers.build_forwarded_headers(
             credentials.provider_data, self.config.forward_headers
         )
         headers.update(forwarded)

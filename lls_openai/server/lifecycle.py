@@ -15,12 +15,12 @@ from importlib.metadata import version
 from types import FrameType
 
 import uvicorn
-from llama_stack.core.datatypes import StackConfig
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from lls_openai.server.connection import Connection
-from lls_openai.server.front import Front
+from lls_openai.server.middleware import Front
+from lls_openai.server.protocol import Connection
 from lls_openai.settings import ProviderConfig, give_up
+from lls_openai.stack import VARIABLE, StackConfig
 
 logger = logging.getLogger("lls_openai")
 
@@ -31,7 +31,7 @@ DESCRIPTORS = 65_536
 # the terminal and from make or uv, which pass it on.
 ONE_WISH = 1.0
 
-TAKEN_PORT = "stop what listens there, or set LLAMA_STACK_PORT or LLS_HOST to another"
+TAKEN_PORT = f"stop what listens there, or set {VARIABLE}_PORT or LLS_HOST to another"
 
 _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

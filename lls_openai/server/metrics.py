@@ -6,13 +6,12 @@ The instruments and what is recorded when are the router's
 
 import time
 
-from llama_stack.telemetry import inference_metrics as stock
+from lls_openai.context import RequestContext
+from lls_openai.stack import inference_metrics as stock
 
-from lls_openai.relay.record import Record
 
-
-def measure(record: Record) -> None:
-    """Record a request that has ended, if it was a call to an upstream."""
+def measure(record: RequestContext) -> None:
+    """RequestContext a request that has ended, if it was a call to an upstream."""
     if record.model is None:
         return
     duration = time.perf_counter() - record.started

@@ -5,7 +5,7 @@ import time
 import msgspec
 from starlette.types import Message, Send
 
-from lls_openai.relay.errors import error_body
+from lls_openai.errors import error_body
 
 
 def openai_form(send: Send) -> Send:

@@ -8,9 +8,9 @@ from collections.abc import Callable
 import msgspec
 from starlette.types import Receive
 
+from lls_openai.context import RequestContext
+from lls_openai.errors import RelayError, too_large
 from lls_openai.relay.credentials import RequestHeaders
-from lls_openai.relay.errors import RelayError, too_large
-from lls_openai.relay.record import Record
 
 # A body of millions of top-level fields would cost more memory than its own size.
 # No request a vendor accepts has this many colons.
@@ -38,7 +38,7 @@ class InFlight:
         self._limit = limit
         self._held = 0
 
-    def take(self, record: Record, size: int) -> None:
+    def take(self, record: RequestContext, size: int) -> None:
         """Count bytes that were read of a request's body.
 
         Raises:
@@ -50,7 +50,7 @@ class InFlight:
         self._held += size
         record.held += size
 
-    def give_back(self, record: Record) -> None:
+    def give_back(self, record: RequestContext) -> None:
         """Count what a request has taken no more."""
         self._held -= record.held
         record.held = 0

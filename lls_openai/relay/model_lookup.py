@@ -6,16 +6,22 @@ used here is not there.
 """
 
 from collections.abc import Iterable
-from typing import Any
 
-from llama_stack.core import request_headers
-from llama_stack.core.stack import Stack
-from llama_stack_api import Api, Inference, Model, ModelNotFoundError, ModelType
-from llama_stack_api.common.errors import ModelTypeError
 from starlette.types import Scope
 
-from lls_openai.relay.errors import RelayError
+from lls_openai.errors import RelayError
 from lls_openai.relay.routes import ROUTES
+from lls_openai.stack import (
+    Api,
+    Inference,
+    Model,
+    ModelType,
+    Stack,
+    Untyped,
+    api,
+    errors,
+    request_headers,
+)
 
 # A longer name is no model's; it is not looked up, nor repeated.
 LONGEST_NAME = 256
@@ -34,9 +40,9 @@ class Routing:
         self.has_authentication: bool = bool(auth and auth.provider_config)
         self._same_for_all = not (auth and (auth.provider_config or auth.access_policy))
         self._known: dict[tuple[str, str], Found] = {}
-        router: Any = stack.impls[Api.inference]
+        router: Untyped = stack.impls[Api.inference]
         self._provider_of = router._get_model_provider  # noqa: SLF001 (see above)
-        self._table: Any = router.routing_table
+        self._table: Untyped = router.routing_table
         self.providers: dict[str, Inference] = self._table.impls_by_provider_id
 
     async def find(self, name: str, scope: Scope) -> Found:
@@ -75,9 +81,9 @@ class Routing:
             raise _not_found(name, listed)
         try:
             provider, model = await self._provider_of(full, kind)
-        except ModelNotFoundError:
+        except api.ModelNotFoundError:
             raise _not_found(name, listed) from None
-        except ModelTypeError:
+        except errors.ModelTypeError:
             message = f"This model is not of the type {kind.value}"
             raise RelayError("invalid_request_body", message, "model") from None
         return provider, model, full if full in listed else OTHER

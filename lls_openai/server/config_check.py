@@ -7,18 +7,16 @@ word: `hostt:` would listen on every interface, `allowed_model:` allow every mod
 from pathlib import Path
 
 import yaml
-from llama_stack.core import stack
-from llama_stack.core.datatypes import StackConfig
-from llama_stack.log import LoggingConfig
 from pydantic import ValidationError
 
 from lls_openai.settings import ProviderConfig, give_up
+from lls_openai.stack import StackConfig, log, stack
 
 
 class RunYaml(StackConfig):  # type: ignore[misc]
     """All of it; `llama_stack.core.server.server.create_app` reads one part alone."""
 
-    logging_config: LoggingConfig | None = None
+    logging_config: log.LoggingConfig | None = None
 
 
 def read_run_yaml(path: Path) -> StackConfig:

@@ -10,9 +10,9 @@ from contextlib import suppress
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lls_openai.relay.record import record_of
+from lls_openai.context import context_of
+from lls_openai.server.access_log import AccessLog
 from lls_openai.server.caller import Caller
-from lls_openai.server.logs import AccessLog
 from lls_openai.server.metrics import measure
 
 # How much of a refused body is discarded, in bytes: a client that sends it all before
@@ -79,7 +79,7 @@ class _Exchange:
         self._receive = receive
         self._send = send
         self.caller = scope["lls_openai.caller"]
-        self.record = record_of(scope)
+        self.record = context_of(scope)
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":

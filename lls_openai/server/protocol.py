@@ -9,9 +9,9 @@ import asyncio
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from lls_openai.relay.errors import RelayError
+from lls_openai.errors import RelayError
 from lls_openai.server.caller import Caller
-from lls_openai.server.front import LINGER_BYTES, new_request_id
+from lls_openai.server.middleware import LINGER_BYTES, new_request_id
 
 # The largest head, in bytes: what uvicorn allows with h11, its other parser. It is
 # looked at after each read, so that a head may be larger by one read (256 KiB).

@@ -15,9 +15,10 @@ from typing import Any
 import msgspec
 from starlette.types import Scope
 
-from lls_openai.relay.record import Record
+from lls_openai.context import RequestContext
+from lls_openai.stack import NAME, VARIABLE
 
-_FORMAT = "LLAMA_STACK_LOG_FORMAT"
+_FORMAT = f"{VARIABLE}_LOG_FORMAT"
 
 _STANDARD_ERROR = 2
 
@@ -41,7 +42,7 @@ def choose_format() -> None:
 def set_up_logs() -> None:
     """Call it after Llama Stack's `setup_logging`; its levels stay as they are."""
     logging.getLogger("lls_openai").setLevel(logging.INFO)
-    for name in ("llama_stack.core.stack", "uvicorn.error"):
+    for name in (f"{NAME}.core.stack", "uvicorn.error"):
         logging.getLogger(name).addFilter(_is_news)
 
 
@@ -61,7 +62,7 @@ class AccessLog:
     def __init__(self) -> None:
         self._write = _json if os.environ.get(_FORMAT) == "json" else _text
 
-    def __call__(self, scope: Scope, record: Record) -> None:
+    def __call__(self, scope: Scope, record: RequestContext) -> None:
         """Write the line, without the query, in which a key may stand."""
         host, port = scope["client"] or ("-", 0)
         line = {

@@ -1,0 +1,65 @@
+"""One request, from the moment the connection knows it to its access log line."""
+
+import re
+import time
+from collections.abc import MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+
+# Inside a JSON string the quotes would be escaped, so only a field matches.
+_OUTPUT_TOKENS = re.compile(rb'"(?:completion|output)_tokens"\s*:\s*(\d{1,12})')
+_INPUT_TOKENS = re.compile(rb'"(?:prompt|input)_tokens"\s*:\s*(\d{1,12})')
+
+SCOPE_KEY = "lls_openai"
+
+
+@dataclass(slots=True)
+class RequestContext:
+    """Everything that is known about one request; no key, prompt or response.
+
+    Times are those of `time.perf_counter`, in seconds.
+    """
+
+    started: float = field(default_factory=time.perf_counter)
+    # When the first event of a stream, or the body of a response, was complete.
+    first: float | None = None
+    # The listed name of the model, or "other"; set when an upstream is called.
+    model: str | None = None
+    provider: str | None = None
+    # The code of the server's own error, and its cause for the operator.
+    code: str | None = None
+    reason: str | None = None
+    stream: bool = False
+    success: bool = False
+    # The response's usage, as the upstream reported it last.
+    tokens: int = 0
+    input_tokens: int = 0
+    # The response's status; nginx's 499 is a client that disconnected before it.
+    status: int = 499
+    # The value that the client received as `x-request-id`.
+    request_id: str = ""
+    # Bytes of the request body that count against `max_bytes_in_flight`.
+    held: int = 0
+
+    def observe(self, data: bytes) -> None:
+        """Record the time of the first complete event or body, and the token usage."""
+        if self.first is None:
+            self.first = time.perf_counter()
+        # `find` because CPython's `in` raises and drops an exception first.
+        if data.find(b"_tokens") >= 0:
+            self.tokens = _last_count(_OUTPUT_TOKENS, data) or self.tokens
+            self.input_tokens = _last_count(_INPUT_TOKENS, data) or self.input_tokens
+
+
+def _last_count(pattern: re.Pattern[bytes], data: bytes) -> int:
+    """Return the last count in `data`, because Gemini repeats it; 0 without one."""
+    counts = pattern.findall(data)
+    return int(counts[-1]) if counts else 0
+
+
+def context_of(scope: MutableMapping[str, Any]) -> RequestContext:
+    """Return the context of the request with this scope."""
+    context: RequestContext = scope.get(SCOPE_KEY) or scope.setdefault(
+        SCOPE_KEY, RequestContext()
+    )
+    return context
