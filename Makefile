@@ -22,7 +22,7 @@ help: ## list the targets
 	@echo 'Options go into ARGS: make client ARGS="--model openai/gpt-4o"'
 
 demo: $(SETUP) ## see it work: server, client and a mock upstream; no key, no internet
-	$(RUN) python -m tests.demo $(ARGS)
+	$(RUN) python -m tools.demo $(ARGS)
 
 server: $(SETUP) ## run the server, on port 8321 or LLAMA_STACK_PORT
 	$(RUN) $(DOTENV) $(NO_KEYS) python -m lls_openai run.yaml $(ARGS)
@@ -40,13 +40,13 @@ lint: $(SETUP) ## check style, format and types
 	$(RUN) mypy
 
 bench: $(SETUP) ## measure against a bare relay and the stock provider
-	$(RUN) python -m tests.bench $(ARGS)
+	$(RUN) python -m tools.bench $(ARGS)
 
 clients: $(SETUP) ## drive it with OpenAI clients that others wrote
-	$(RUN) python -m tests.clients $(ARGS)
+	$(RUN) python -m tools.clients $(ARGS)
 
 soak: $(SETUP) ## load, slow readers, leavers, dead vendors: what the server keeps
-	$(RUN) python -m tests.soak $(ARGS)
+	$(RUN) python -m tools.soak $(ARGS)
 
 deploy: $(SETUP) ## check deploy/ with nginx, systemd and bubblewrap
 	$(RUN) --group deploy pytest tests/deploy $(ARGS)

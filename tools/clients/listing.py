@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.clients.drivers import CHAT_MODELS, Call, Env, cli, curl, process, run, sdk
 from tests.support import docs
 from tests.support.http import CHAT, CLAUDE, COUNT_TOKENS, MESSAGES, MODEL, RESPONSES
+from tools.clients.drivers import CHAT_MODELS, Call, Env, cli, curl, process, run, sdk
 
 _PAGE = "docs/clients.md"
 _LIMITS = docs.rows(docs.section(_PAGE, "Limits of the clients"))

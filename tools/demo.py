@@ -1,6 +1,6 @@
 """The demonstration: mock upstream, real server, real client; no key, no internet.
 
-`make demo`, or `python -m tests.demo` in the project's folder.
+`make demo`, or `python -m tools.demo` in the project's folder.
 """
 
 import os
@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from tests.support.tool import end_on_signals
+from tools.cli import end_on_signals
 
 if __name__ == "__main__":
     # Before the imports below, which take a moment.

@@ -1,6 +1,6 @@
 """Clients that others wrote, driven against the real server.
 
-`make clients`, or `python -m tests.clients [CLIENT ...]` in the project's folder. Each
+`make clients`, or `python -m tools.clients [CLIENT ...]` in the project's folder. Each
 is installed into a temporary directory: no other part of the tests needs a registry.
 """
 
@@ -15,15 +15,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.clients.drivers import Call, Env, FailedError, run
-from tests.clients.listing import CHATS, CLIENTS, TALKS, Client
-from tests.clients.sdks import PROMPT
 from tests.support.http import GEMINI
 from tests.support.server import Servers, Variation, clean_environment
-from tests.support.tool import end_on_signals
 from tests.support.upstream import Upstream, in_background
 from tests.support.vendors import BREAKING, KEYS
 from tests.support.wire import JSON, Request, answer
+from tools.cli import end_on_signals
+from tools.clients.drivers import Call, Env, FailedError, run
+from tools.clients.listing import CHATS, CLIENTS, TALKS, Client
+from tools.clients.sdks import PROMPT
 
 COLUMNS = ["snippet", "models", "streamed", "tools", "gemini"]
 COLUMNS += ["error", "broken", "retry", "id"]
@@ -205,7 +205,7 @@ def main() -> int:
     known = {client.name: client for client in CLIENTS}
     names = sys.argv[1:] or list(known)
     if not known.keys() >= {*names}:
-        sys.exit(f"python -m tests.clients [CLIENT ...], of: {', '.join(known)}")
+        sys.exit(f"python -m tools.clients [CLIENT ...], of: {', '.join(known)}")
     end_on_signals()
     with (
         tempfile.TemporaryDirectory() as temporary,

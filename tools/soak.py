@@ -1,4 +1,4 @@
-"""`python -m tests.soak` (`make soak`): whether the server stays as it is.
+"""`python -m tools.soak` (`make soak`): whether the server stays as it is.
 
 Over many calls, and beside callers that hurt it: the mock upstream, the real server,
 and a table of what was looked at, what was measured, and its bound. Each part does
@@ -28,10 +28,10 @@ import httpx
 from tests.support import http
 from tests.support.http import Raw, chat, encoded, request
 from tests.support.server import PROVIDERS, Server, ServerError, Servers, Variation
-from tests.support.tool import aligned, end_on_signals
 from tests.support.upstream import Upstream, in_background
 from tests.support.vendors import KEYS
 from tests.support.wire import FIRST, JSON, SILENCE, Gate, Step, answer, chunk, stream
+from tools.cli import aligned, end_on_signals
 
 MIB = http.MEBIBYTE
 # Settings of the server: small, so that little is waited for.
@@ -251,7 +251,7 @@ def ending(server: Server) -> Iterator[Line]:
 
 def main() -> int:
     """Run the soak; 1 when something does not hold, or a server failed."""
-    parser = argparse.ArgumentParser("python -m tests.soak")
+    parser = argparse.ArgumentParser("python -m tools.soak")
     calls = "how many mixed calls (default: %(default)s)"
     parser.add_argument("--calls", type=int, default=10_000, metavar="N", help=calls)
     options = parser.parse_args()

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, override
 
-from tests.clients.sdks import PROMPT, RESULT, WEATHER
 from tests.support.http import CLAUDE, GEMINI, MODEL
 from tests.support.wire import Json
+from tools.clients.sdks import PROMPT, RESULT, WEATHER
 
 type Env = Mapping[str, str]
 # Raises FailedError, with what the client tells of the failure.

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import uvloop
 
-from tests.bench.peers import KINDS, request_body
 from tests.support.http import CHAT, OWN, request
+from tools.bench.peers import KINDS, request_body
 
 CONNECTIONS = 16
 HELD = 500

@@ -1,6 +1,6 @@
 """The upstream and the bare relay, and the bytes that go over the wire.
 
-`python -m tests.bench.peers` is the upstream, on LLAMA_STACK_PORT, which costs next to
+`python -m tools.bench.peers` is the upstream, on LLAMA_STACK_PORT, which costs next to
 nothing: bytes made beforehand, no web framework. With the URL of that behind it, it is
 the yardstick: a relay that does nothing but relay.
 """

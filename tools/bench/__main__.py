@@ -1,4 +1,4 @@
-"""`python -m tests.bench` (`make bench`): how fast the server is, beside others.
+"""`python -m tools.bench` (`make bench`): how fast the server is, beside others.
 
 The same calls go to each of these, all in front of the same upstream:
 
@@ -29,14 +29,14 @@ from subprocess import STDOUT, CalledProcessError, Popen
 
 import uvloop
 
-from tests.bench import load
-from tests.bench.load import Figures, Server
 from tests.support.http import eventually
 from tests.support.server import PROJECT, clean_environment, free_port, listens
-from tests.support.tool import aligned, end_on_signals
+from tools.bench import load
+from tools.bench.load import Figures, Server
+from tools.cli import aligned, end_on_signals
 
 PACKAGES = ("llama-stack", "aiohttp", "uvicorn", "uvloop", "httptools")
-PEERS = (sys.executable, "-m", "tests.bench.peers")
+PEERS = (sys.executable, "-m", "tools.bench.peers")
 
 # How many seconds a round has calls and streams; stock would hardly see one end.
 ROUNDS, SPANS, STOCK = 5, (2, 2), (3, 8)
@@ -155,7 +155,7 @@ def _machine() -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser("python -m tests.bench")
+    parser = argparse.ArgumentParser("python -m tools.bench")
     parser.add_argument("--quick", action="store_true", help="one round, without stock")
     against = "another checkout of this project to compare with (column `before`)"
     parser.add_argument("--against", metavar="DIR", type=Path, help=against)

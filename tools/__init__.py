@@ -1,0 +1,1 @@
+"""Tools for developers: `make demo`, `make bench`, `make soak`, `make clients`."""
