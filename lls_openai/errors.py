@@ -16,6 +16,7 @@ STATUS = {
     "invalid_provider_data": 400,
     "invalid_request_body": 400,
     "upstream_not_allowed": 400,
+    "invalid_token": 401,
     "missing_api_key": 401,
     "model_not_found": 404,
     "unknown_route": 404,
@@ -23,6 +24,7 @@ STATUS = {
     "request_too_large": 413,
     "unsupported_content_encoding": 415,
     "unsupported_media_type": 415,
+    "quota_exceeded": 429,
     "upstream_disconnected": 502,
     "upstream_unreachable": 502,
     "server_busy": 503,
@@ -32,6 +34,7 @@ STATUS = {
 # RFC 9110: a 401 names the scheme to use (11.6.1), a 415 the encoding that would be
 # taken (12.5.3), and a 503 when to try again (10.2.3).
 _HEADERS: dict[str, AnswerHeaders] = {
+    "invalid_token": [(b"www-authenticate", b"Bearer")],
     "missing_api_key": [(b"www-authenticate", b"Bearer")],
     "unsupported_content_encoding": [(b"accept-encoding", b"identity")],
     "server_busy": [(b"retry-after", b"1")],
@@ -43,6 +46,7 @@ _TYPES = {
     401: ("authentication_error", "authentication_error"),
     404: ("invalid_request_error", "not_found_error"),
     413: ("invalid_request_error", "request_too_large"),
+    429: ("rate_limit_error", "rate_limit_error"),
     502: ("server_error", "api_error"),
     503: ("server_error", "overloaded_error"),
     504: ("server_error", "timeout_error"),
