@@ -1,36 +1,38 @@
-# Every target hands one command to uv, with ARGS at its end; `make` lists them.
+# Each target runs one uv command and appends ARGS to it. `make` lists the targets.
 
-# uv from the PATH when it works in this folder (a pyenv shim can be there and fail),
-# or else one in .uv/ that pip installs when it is first needed.
+# Use uv from the PATH if it works in this directory (a pyenv shim may exist and fail),
+# or else install one into .uv/ with pip.
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv || echo .uv/bin/uv)
 SETUP := $(filter .uv/bin/uv,$(UV))
 
-# --frozen: exactly what uv.lock names, on every machine and whatever index it uses.
-# --locked would also compare the file with that index, and stop where they differ.
+# --frozen installs exactly the versions in uv.lock, whichever package index is in use.
+# --locked would also compare the file with that index, and fail if they differ.
 RUN := $(UV) run --frozen
 
-# Settings in .env are for the server, the keys in it are not: callers send theirs.
-# dotenv rather than `uv run --env-file`, which stops reading at the first value with a
-# space in it and prints that value, and rather than the shell, which would run it.
+# The settings in .env are for the server. `uv run --env-file` would stop at the first
+# value with a space and print it, and a shell would execute the values.
 DOTENV := $(if $(wildcard .env),dotenv --file .env run --no-override)
-NO_KEYS := env -u OPENAI_API_KEY -u GEMINI_API_KEY -u ANTHROPIC_API_KEY
+# The keys in .env are for the client: remove every *_API_KEY from the server's
+# environment.
+NO_KEYS := sh -c 'exec env $$(awk "BEGIN { for (name in ENVIRON) \
+	if (name ~ /^[A-Za-z0-9_]*_API_KEY$$/) print \"-u\", name }") "$$@"' sh
 
 .PHONY: help demo server client test lint bench clients soak deploy
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
-	@echo 'Options go into ARGS: make client ARGS="--model openai/gpt-4o"'
+	@echo 'Pass options in ARGS: make client ARGS="--model openai/gpt-4o"'
 
-demo: $(SETUP) ## see it work: server, client and a mock upstream; no key, no internet
+demo: $(SETUP) ## run the server and the client against a mock upstream; no key, no internet
 	$(RUN) python -m tools.demo $(ARGS)
 
-server: $(SETUP) ## run the server, on port 8321 or LLAMA_STACK_PORT
+server: $(SETUP) ## run the server on port 8321 or LLAMA_STACK_PORT
 	$(RUN) $(DOTENV) $(NO_KEYS) python -m lls_openai run.yaml $(ARGS)
 
-client: $(SETUP) ## ask every model whose key is in .env or the environment
+client: $(SETUP) ## call every model whose key is in .env or the environment
 	$(RUN) python main.py $(ARGS)
 
-# Compiled beforehand: a dozen processes would each compile what is new, at a time.
+# Byte-compile first; otherwise each server process compiles the same modules.
 test: $(SETUP) ## run the tests; no key, no internet
 	UV_COMPILE_BYTECODE=1 $(RUN) pytest $(ARGS)
 
@@ -39,20 +41,20 @@ lint: $(SETUP) ## check style, format and types
 	$(RUN) ruff format --check
 	$(RUN) mypy
 
-bench: $(SETUP) ## measure against a bare relay and the stock provider
+bench: $(SETUP) ## compare the speed with a bare relay and the stock provider
 	$(RUN) python -m tools.bench $(ARGS)
 
-clients: $(SETUP) ## drive it with OpenAI clients that others wrote
+clients: $(SETUP) ## test third-party clients
 	$(RUN) python -m tools.clients $(ARGS)
 
-soak: $(SETUP) ## load, slow readers, leavers, dead vendors: what the server keeps
+soak: $(SETUP) ## soak test: load, slow readers, disconnects, dead upstreams
 	$(RUN) python -m tools.soak $(ARGS)
 
-deploy: $(SETUP) ## check deploy/ with nginx, systemd and bubblewrap
+deploy: $(SETUP) ## test deploy/ with nginx, systemd and bubblewrap
 	$(RUN) --group deploy pytest tests/deploy $(ARGS)
 
 .uv/bin/uv:
-	@echo "No working uv here: installing one into .uv/, this once."
+	@echo "No working uv found: installing one into .uv/ (only this once)."
 	@for python in python3 python3.14 python3.13 python3.12; do \
 		if $$python -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null; \
 		then \
@@ -61,6 +63,6 @@ deploy: $(SETUP) ## check deploy/ with nginx, systemd and bubblewrap
 			exit; \
 		fi; \
 	done; \
-	echo "This needs Python 3.12 or newer, and python3 is not one." >&2; \
-	echo "Install it, or uv, which brings its own: https://docs.astral.sh/uv/" >&2; \
+	echo "Python 3.12 or newer is required, and python3 is older." >&2; \
+	echo "Install it, or install uv: https://docs.astral.sh/uv/" >&2; \
 	exit 1

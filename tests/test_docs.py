@@ -1,6 +1,6 @@
-"""README and docs/ say what is there, and their commands do what they say.
+"""README.md and docs/ are true: their commands, snippets, tables and links.
 
-Only ports, keys and the vendors, which are the mock, are not the README's.
+Commands run as they are written, but for the port and the vendors, which are the mock.
 """
 
 import json
@@ -10,8 +10,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 import yaml
 from dotenv import dotenv_values
@@ -26,12 +28,13 @@ from tests.support.vendors import KEYS
 from tests.support.wire import DONE, LAST_CHUNK, chunk, stream
 
 README = "README.md"
-FIRST = docs.section(README, "lls-openai")
-RUN_IT, CALL_IT = docs.section(README, "Run it"), docs.section(README, "Call it")
+INTRODUCTION = docs.section(README, "lls-openai")
+SETUP, RUN, CALL = (docs.section(README, title) for title in ("Setup", "Run", "Call"))
 CONFIG = yaml.safe_load(RUN_YAML.read_text())
 LISTED = CONFIG["registered_resources"]["models"]
+MODEL_IDS = [f"{model['provider_id']}/{model['model_id']}" for model in LISTED]
 MAKEFILE = (PROJECT / "Makefile").read_text()
-TARGETS = re.findall(r"(?m)^([a-z]+):", MAKEFILE)
+TARGETS = re.findall(r"(?m)^([a-z-]+):", MAKEFILE)
 KEY_VARIABLES = {f"{name.upper()}_API_KEY": key for name, key in KEYS.items()}
 
 
@@ -42,67 +45,93 @@ def clone(tmp_path: Path) -> docs.Clone:
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Future[tuple[int, str]]]:
-    """The README's first command, which runs beside other tests."""
+    """Run the README's first command while other tests run."""
     clone, port = docs.Clone(tmp_path_factory.mktemp("demo")), str(free_port())
+    (command,) = docs.blocks(INTRODUCTION, "sh")
     with ThreadPoolExecutor(1) as pool:
-        yield pool.submit(clone.run, *docs.blocks(FIRST, "sh"), LLAMA_STACK_PORT=port)
+        yield pool.submit(clone.run, command, LLAMA_STACK_PORT=port)
 
 
-@pytest.mark.usefixtures("demo")
-def test_the_first_steps_lead_to_answers(clone: docs.Clone, upstream: Upstream) -> None:
-    """`cp`, `make server`, the keys into .env, `make client`: each model, both ways.
-
-    Ctrl-C reaches make, uv, which passes it on, and the server: a stream ends whole.
-    """
-    start, _ = docs.blocks(RUN_IT, "sh")
-    port = free_port()
-    env = upstream.environment | {"LLAMA_STACK_PORT": str(port)}
-
-    with clone.running(start, port, **env):
-        dotenv = clone.path / ".env"
-        for name, key in KEY_VARIABLES.items():
-            dotenv.write_text(dotenv.read_text().replace(f"{name}=", f"{name}={key}"))
-        status, output = clone.run("make client", LLAMA_STACK_PORT=str(port))
-        upstream.openai.pause = 0.1
-        upstream.openai.script(*stream(*[wire.FIRST] * 10, DONE))
-        running = Raw(port)
-        running.send(STREAM)
-        running.read_until(wire.FIRST)
-
-    assert "`make client`" in RUN_IT
-    assert status == 0, output
-    assert len(re.findall(r"(?m)^\S+/\S+ +ok +ok ", output)) == 5
-    with running:
-        assert running.rest().endswith(chunk(DONE) + LAST_CHUNK)
+# The commands of the section "Call", in their order.
+CALL_STEPS = (
+    "export",
+    "models",
+    "openai",
+    "gemini",
+    "anthropic",
+    "stream",
+    "bearer",
+    "make client",
+    "uv client",
+)
 
 
-def test_without_make_it_is_llama_stacks_command(server: Server) -> None:
-    """The one with which these tests start their servers."""
-    _, command = docs.blocks(RUN_IT, "sh")
-    program, *arguments, path = server.command
-    started = [f".venv/bin/{Path(program).name}", *arguments, Path(path).name]
-    assert " ".join(started) == command.strip()
+@dataclass
+class Walkthrough:
+    """A reader's results: the output of each step, and a stream cut by Ctrl-C."""
+
+    outputs: dict[str, str]
+    interrupted_stream: bytes
 
 
-def test_each_curl_gets_its_answer(
-    server: Server, upstream: Upstream, clone: docs.Clone
+@pytest.fixture(scope="module")
+def walkthrough(
+    running_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory
+) -> Walkthrough:
+    """Follow the README with two terminals, and press Ctrl-C in the first one."""
+    clone, port = docs.Clone(tmp_path_factory.mktemp("readme")), free_port()
+    _, copy_settings = docs.blocks(SETUP, "sh")
+    make_server, _ = docs.blocks(RUN, "sh")
+    vendor = running_upstream.openai
+    commands = [
+        block.replace("8321", str(port)).replace("https://api.openai.com", vendor.url)
+        for block in docs.blocks(CALL, "sh")
+    ]
+    settings = running_upstream.environment | {"LLAMA_STACK_PORT": str(port)}
+
+    clone.run(copy_settings)
+    clone.set_dotenv(KEY_VARIABLES | settings)
+    with clone.running(make_server, port):
+        outputs = clone.run_in_one_shell(commands)
+        vendor.pause = 0.1
+        vendor.script(*stream(*[wire.FIRST] * 10, DONE))
+        open_stream = Raw(port)
+        open_stream.send(STREAM)
+        open_stream.read_until(wire.FIRST)
+    with open_stream:
+        results = dict(zip(CALL_STEPS, outputs, strict=True))
+        return Walkthrough(results, open_stream.rest())
+
+
+def test_readme_export_prints_nothing(walkthrough: Walkthrough) -> None:
+    assert walkthrough.outputs["export"] == ""
+
+
+def test_readme_lists_five_models(walkthrough: Walkthrough) -> None:
+    listed = walkthrough.outputs["models"].split()
+    assert listed == [f'"{name}"' for name in MODEL_IDS]
+
+
+@pytest.mark.parametrize(
+    ("step", "model"),
+    [
+        ("openai", "gpt-4o"),
+        ("gemini", "gemini-2.5-flash-lite"),
+        ("anthropic", "claude-haiku-4-5-20251001"),
+        ("bearer", "gpt-4o"),
+    ],
+)
+def test_readme_curl_gets_a_response(
+    step: str, model: str, walkthrough: Walkthrough
 ) -> None:
-    (shown,) = map(json.loads, docs.blocks(CALL_IT, "json"))
+    output = walkthrough.outputs[step]
+    (choice,) = json.loads(output)["choices"]
+    assert choice["message"]["content"] == f"{model} heard: Hello", output
 
-    whole, streamed, listed = (
-        clone.run(
-            each.replace("curl ", "curl -s ").replace("8321", str(server.port)),
-            **KEY_VARIABLES,
-        )[1]
-        for each in docs.blocks(CALL_IT, "sh")
-    )
 
-    assert shown["model"].startswith(upstream.openai.request.json["model"])
-    assert _fields(shown) <= _fields(json.loads(whole))
-    assert upstream.gemini.request.json["model"] == "gemini-2.5-flash-lite"
-    assert streamed.endswith("data: [DONE]\n\n")
-    ids = [each["id"] for each in json.loads(listed)["data"]]
-    assert ids == [f"{each['provider_id']}/{each['model_id']}" for each in LISTED]
+def test_readme_response_has_the_fields_of_a_real_one(walkthrough: Walkthrough) -> None:
+    (shown,) = map(json.loads, docs.blocks(CALL, "json"))
+    assert _fields(shown) <= _fields(json.loads(walkthrough.outputs["openai"]))
 
 
 def _fields(value: object) -> set[str]:
@@ -110,20 +139,67 @@ def _fields(value: object) -> set[str]:
     return set(re.findall(r"(?m)^[ -]*(\w+):", text))
 
 
-def test_the_python_lines_get_an_answer(server: Server, upstream: Upstream) -> None:
-    (program,) = docs.blocks(CALL_IT, "python")
-    here = program.replace("8321", str(server.port))
-    here = here.replace("your own key of the vendor", KEYS["openai"])
+def test_readme_curl_streams_to_done(walkthrough: Walkthrough) -> None:
+    output = walkthrough.outputs["stream"]
+    assert output.startswith("data: {"), output
+    assert output.endswith("data: [DONE]\n\n"), output
 
-    command, env = [sys.executable, "-c", here], clean_environment()
-    said = subprocess.check_output(command, env=env, text=True, timeout=60)
 
-    assert said == "gpt-4o heard: Hello\n"
+@pytest.mark.parametrize("step", ["make client", "uv client"])
+def test_readme_client_calls_each_model_both_ways(
+    step: str, walkthrough: Walkthrough
+) -> None:
+    output = walkthrough.outputs[step]
+    assert re.findall(r"(?m)^(\S+/\S+) +ok +ok ", output) == MODEL_IDS, output
+
+
+def test_ctrl_c_under_make_lets_a_stream_finish(walkthrough: Walkthrough) -> None:
+    """The signal reaches make, uv and the server; uv passes it on once more."""
+    assert walkthrough.interrupted_stream.endswith(chunk(DONE) + LAST_CHUNK)
+
+
+def test_readme_starts_the_server_without_make(
+    clone: docs.Clone, upstream: Upstream
+) -> None:
+    _, command = docs.blocks(RUN, "sh")
+    port = free_port()
+    env = upstream.environment | {"LLAMA_STACK_PORT": str(port)}
+
+    with clone.running(command, port, **env):
+        models = httpx.get(f"http://127.0.0.1:{port}/v1/models", trust_env=False)
+
+    assert [model["id"] for model in models.json()["data"]] == MODEL_IDS
+
+
+def test_uv_sync_installs_the_commands(clone: docs.Clone) -> None:
+    """It takes its packages from uv's cache, which `make test` has filled."""
+    sync, _ = docs.blocks(SETUP, "sh")
+    cache = subprocess.check_output([clone.bin / "uv", "cache", "dir"], text=True)
+    env = {"UV_PROJECT_ENVIRONMENT": "synced", "UV_CACHE_DIR": cache.strip()}
+
+    status, output = clone.run(f"{sync}synced/bin/llama stack run --help", **env)
+
+    assert status == 0, output
+    assert "usage: llama stack run" in output
+
+
+def test_readme_python_snippet_prints_a_response(
+    server: Server, upstream: Upstream
+) -> None:
+    (program,) = docs.blocks(CALL, "python")
+    command = [sys.executable, "-c", program.replace("8321", str(server.port))]
+    env = clean_environment() | {"OPENAI_API_KEY": KEYS["openai"]}
+
+    printed = subprocess.check_output(command, env=env, text=True, timeout=60)
+
+    assert printed == "gpt-4o heard: Hello\n"
     assert upstream.openai.request
 
 
-def test_make_demo_shows_what_the_readme_shows(demo: Future[tuple[int, str]]) -> None:
-    (shown,), (status, output) = docs.blocks(FIRST, "text"), demo.result()
+def test_make_demo_prints_the_table_of_the_readme(
+    demo: Future[tuple[int, str]],
+) -> None:
+    (shown,), (status, output) = docs.blocks(INTRODUCTION, "text"), demo.result()
 
     shown, printed = (re.sub(r"\d+\.\d s", "- s", each) for each in (shown, output))
     assert status == 0, output
@@ -131,51 +207,59 @@ def test_make_demo_shows_what_the_readme_shows(demo: Future[tuple[int, str]]) ->
     assert "The server and the mock are stopped." in printed
 
 
-def test_the_tables_are_those_of_the_code() -> None:
-    models, variables, errors = (
-        docs.rows(docs.section(README, title))
-        for title in ("The five models", "Settings", "Errors")
-    )
-    policy = CONFIG["server"]["auth"]["route_policy"][0]["permit"]["paths"]
-
-    assert [row[:3] for row in models] == [
+def test_readme_models_are_those_of_run_yaml() -> None:
+    assert [row[:3] for row in docs.rows(docs.section(README, "Models"))] == [
         [
-            f"{each['provider_id']}/{each['provider_model_id']}",
-            each["metadata"]["display_name"],
-            main.key_variable(f"{each['provider_id']}/"),
+            f"{model['provider_id']}/{model['provider_model_id']}",
+            model["metadata"]["display_name"],
+            main.key_variable(f"{model['provider_id']}/"),
         ]
-        for each in LISTED
+        for model in LISTED
     ]
-    told = {name: default for name, default, _ in variables}
-    example = told | dict.fromkeys(KEY_VARIABLES, "")
-    assert dotenv_values(PROJECT / ".env.example") == example
-    codes = {c: statuses for statuses, cs, _ in errors for c in cs.split(", ")}
-    assert codes.keys() == STATUS.keys()
-    # This one is an event inside a stream, with the status 200.
-    assert not codes.pop("upstream_disconnected").isdecimal()
-    assert [c for c, told in codes.items() if str(STATUS[c]) not in told] == []
-    routes = set(re.findall(r"`(/v1/[a-z/_]+)`", CALL_IT))
-    assert routes == {path.removesuffix("/*") for path in policy}
 
 
-def test_the_readme_is_short() -> None:
+def test_readme_settings_are_those_of_env_example() -> None:
+    rows = docs.rows(docs.section(README, "Settings"))
+    documented = {name: default for name, default, _ in rows}
+    example = dotenv_values(PROJECT / ".env.example")
+    assert example == documented | dict.fromkeys(KEY_VARIABLES, "")
+
+
+def test_readme_errors_are_those_of_the_code() -> None:
+    rows = docs.rows(docs.section(README, "Errors"))
+    statuses = {code: row[0] for row in rows for code in row[1].split(", ")}
+    assert statuses.keys() == STATUS.keys()
+    # An event inside a stream, whose status is 200.
+    assert not statuses.pop("upstream_disconnected").isdecimal()
+    assert {c for c, shown in statuses.items() if str(STATUS[c]) not in shown} == set()
+
+
+def test_client_page_lists_the_open_routes() -> None:
+    text = docs.section("docs/clients.md", "Routes")
+    policy = CONFIG["server"]["auth"]["route_policy"][0]["permit"]["paths"]
+    assert set(re.findall(r"`(/v1/[a-z/_]+)`", text)) == {
+        path.removesuffix("/*") for path in policy
+    }
+
+
+def test_readme_has_at_most_1000_words() -> None:
     assert len(docs.PAGES[README].split()) <= 1000
 
 
 @pytest.mark.parametrize("page", docs.PAGES)
-def test_what_a_page_names_is_there(page: str) -> None:
+def test_links_files_and_targets_of_a_page_exist(page: str) -> None:
     text = docs.PAGES[page]
     links = re.findall(r"\]\((?!https?:)([^)#]+)", text)
     files = [(PROJECT / page).parent / link for link in links]
     files += [PROJECT / name for name in re.findall(r"`(tests/[\w/.]+)`", text)]
-    targets = set(re.findall(r"(?m)(?:`|^)make ([a-z]+)", text))
+    targets = set(re.findall(r"(?m)(?:`|^)make ([a-z-]+)", text))
 
     assert [file for file in files if not file.exists()] == []
     assert targets - {*TARGETS} == set()
 
 
-def _only_make(clone: docs.Clone) -> None:
-    """Leave nothing on the PATH but what every machine has, and an old Python."""
+def _remove_uv_and_new_pythons(clone: docs.Clone) -> None:
+    """Leave on the PATH the programs that every machine has, and an old Python."""
     (clone.bin / "uv").unlink()
     clone.program("python3", "exit 1")
     for name in ("sh", "make", "awk", "cp", "echo", "env", "grep", "mkdir", "sort"):
@@ -183,25 +267,36 @@ def _only_make(clone: docs.Clone) -> None:
     clone.env["PATH"] = str(clone.bin)
 
 
-def test_without_a_new_python_make_lists_its_targets_alone(clone: docs.Clone) -> None:
-    """In columns; any other says what to install, and nothing is left."""
-    _only_make(clone)
+def test_make_without_a_new_python_lists_its_targets_in_columns(
+    clone: docs.Clone,
+) -> None:
+    _remove_uv_and_new_pythons(clone)
 
-    listed, refused = clone.run("make"), clone.run("make server")
+    status, output = clone.run("make")
 
-    names = re.findall(r"(?m)^make (\w+ +)\S", listed[1])
-    assert (listed[0], names) == (0, [f"{target:9}" for target in TARGETS])
+    names = re.findall(r"(?m)^make ([a-z-]+ +)\S", output)
+    assert (status, names) == (0, [f"{target:9}" for target in TARGETS])
     assert f".PHONY: {' '.join(TARGETS)}\n" in MAKEFILE
-    assert refused[0] == 2
-    assert "This needs Python 3.12 or newer" in refused[1]
+
+
+def test_make_server_without_a_new_python_says_what_to_install(
+    clone: docs.Clone,
+) -> None:
+    _remove_uv_and_new_pythons(clone)
+
+    status, output = clone.run("make server")
+
+    assert status == 2
+    assert "Python 3.12 or newer is required" in output
     assert not (clone.path / ".uv").exists()
 
 
 @pytest.mark.parametrize("target", [t for t in TARGETS if t != "help"])
-def test_a_target_installs_uv_where_none_works(clone: docs.Clone, target: str) -> None:
-    """Once, by the first Python that is new enough; ARGS are handed on."""
-    _only_make(clone)
-    # What pyenv leaves on the PATH for a program of another Python version.
+def test_target_installs_uv_once_and_passes_args_on(
+    clone: docs.Clone, target: str
+) -> None:
+    _remove_uv_and_new_pythons(clone)
+    # As pyenv's shim does for a program of another Python version.
     clone.program("uv", "exit 127")
     venv = f'echo "python $*"; mkdir -p .uv/bin; cp {clone.bin}/spare-pip .uv/bin/pip'
     clone.program("python3.13", f'[ "$1" = -c ] || {{ {venv}; }}')
@@ -210,32 +305,35 @@ def test_a_target_installs_uv_where_none_works(clone: docs.Clone, target: str) -
 
     runs = [clone.run(f"make --silent {target} ARGS='-x y'") for _ in range(2)]
 
-    (_, first), (status, used) = runs
+    (_, first), (status, second) = runs
     assert first == (
-        "No working uv here: installing one into .uv/, this once.\n"
+        "No working uv found: installing one into .uv/ (only this once).\n"
         "python -m venv --clear .uv\n"
-        "pip install --disable-pip-version-check uv\n" + used
+        "pip install --disable-pip-version-check uv\n" + second
     )
     assert status == 0
-    assert all(line.startswith("uv run --frozen ") for line in used.splitlines())
-    assert target == "lint" or used.endswith(" -x y\n")
+    assert all(line.startswith("uv run --frozen ") for line in second.splitlines())
+    assert target == "lint" or second.endswith(" -x y\n")
 
 
-def test_make_server_takes_settings_from_dotenv_and_no_key(clone: docs.Clone) -> None:
-    """As people write them; the environment goes before. A complaint fails lint."""
-    _only_make(clone)
+DOTENV = """\
+# keys with quotes and spaces
+OPENAI_API_KEY='sk-one'
+GEMINI_API_KEY = two words
+MISTRAL_API_KEY=sk-four
+LLS_HOST="0.0.0.0"  # all interfaces
+LLS_WORKERS=2
+OPENAI_UPSTREAM_URL=http://127.0.0.1:1/$(touch run)
+"""
+
+
+def test_make_server_reads_settings_but_no_key_from_dotenv(clone: docs.Clone) -> None:
+    """The environment takes precedence; no value is run by a shell."""
+    _remove_uv_and_new_pythons(clone)
     clone.program("dotenv", f'exec {Path(sys.executable).with_name("dotenv")} "$@"')
     clone.program("uv", 'if [ "$1" != --version ]; then shift 2; exec "$@"; fi')
     clone.program("python", 'echo "$*"; env | grep -E "_KEY|LLS_|OPENAI" | sort')
-    clone.program("ruff", "exit 1")
-    (clone.path / ".env").write_text("""\
-# the keys of two words
-OPENAI_API_KEY='sk-one'
-GEMINI_API_KEY = two words
-LLS_HOST="0.0.0.0"  # the whole network
-LLS_WORKERS=2
-OPENAI_UPSTREAM_URL=http://127.0.0.1:1/$(touch run)
-""")
+    (clone.path / ".env").write_text(DOTENV)
     env = {"ANTHROPIC_API_KEY": "sk-three", "LLS_WORKERS": "3"}
 
     expected = """\
@@ -246,4 +344,11 @@ OPENAI_UPSTREAM_URL=http://127.0.0.1:1/$(touch run)
 """
     assert clone.run("make --silent server", **env) == (0, expected)
     assert not (clone.path / "run").exists()
+
+
+def test_make_lint_fails_when_ruff_does(clone: docs.Clone) -> None:
+    _remove_uv_and_new_pythons(clone)
+    clone.program("uv", 'if [ "$1" != --version ]; then shift 2; exec "$@"; fi')
+    clone.program("ruff", "exit 1")
+
     assert clone.run("make --silent lint")[0] == 2

@@ -1,4 +1,4 @@
-"""README and docs/ taken apart, and a clone in which their commands run."""
+"""The pages of the documentation, and a clone of the project to run their commands."""
 
 import os
 import re
@@ -6,46 +6,51 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.support.http import eventually
 from tests.support.server import PROJECT, clean_environment, listens
 
-# Under `make test`, the make of a test would take these for its own.
+# Set by `make test`; a make that a test runs must not inherit them.
 _OUTER_MAKE = {"MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS", "ARGS"}
+_SEPARATOR = "\x1e"
 
 PAGES = {
     str(path.relative_to(PROJECT)): path.read_text()
-    for path in (PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md")))
+    for path in (
+        PROJECT / "README.md",
+        *sorted((PROJECT / "docs").glob("*.md")),
+        *sorted((PROJECT / ".github").glob("*.md")),
+    )
 }
 
 
 def section(page: str, title: str) -> str:
-    """What stands under a heading, up to the next one."""
+    """Return the text between a heading and the next one."""
     _, found, rest = PAGES[page].partition(f"# {title}\n")
-    assert found, f"{page} has no {title}"
+    assert found, f"{page} has no section {title!r}"
     return re.split(r"(?m)^#+ \w", rest, maxsplit=1)[0]
 
 
 def blocks(text: str, language: str) -> list[str]:
-    """The fenced blocks of a language."""
+    """Return the fenced code blocks of a language."""
     return re.findall(rf"(?ms)^```{language}\n(.*?)^```$", text)
 
 
 def rows(text: str) -> list[list[str]]:
-    """The rows of a table, below its head, without the marks of code."""
+    """Return the cells of a table's rows, without the header and the backticks."""
     lines = [line for line in text.splitlines() if line.startswith("|")]
     cells = (line.strip("|").replace("`", "").split("|") for line in lines[2:])
     return [[cell.strip() for cell in row] for row in cells]
 
 
 class Clone:
-    """A copy of what is under version control, or will be, without a uv of its own."""
+    """A copy of the tracked files, in which the commands of the pages run."""
 
     def __init__(self, directory: Path) -> None:
-        """Copy it; the environment that runs the tests is its .venv."""
+        """Copy the project; its .venv is the environment that runs the tests."""
         self.path = directory / "clone"
         ignored = (PROJECT / ".gitignore").read_text().replace("/", "").split()
         skip = shutil.ignore_patterns(".git", *ignored)
@@ -53,36 +58,51 @@ class Clone:
         (self.path / ".venv").symlink_to(sys.prefix)
         self.bin = directory / "bin"
         self.bin.mkdir()
-        # The uv that runs these tests, or that the Makefile finds.
+        # The uv that runs these tests, or the one that the Makefile finds.
         own = PROJECT / ".uv/bin/uv"
         uv = os.environ.get("UV") or (own if own.exists() else shutil.which("uv"))
         (self.bin / "uv").symlink_to(uv or "no uv: run the tests with `make test`")
+        # Without a progress meter in the output.
+        (directory / ".curlrc").write_text("silent\nshow-error\n")
         self.env = {"HOME": str(directory), "PATH": f"{self.bin}:{os.environ['PATH']}"}
-        # Nothing is installed, and nobody asked.
         self.env |= {"UV_NO_SYNC": "1", "UV_OFFLINE": "1"}
 
     def program(self, name: str, script: str) -> None:
-        """Put a shell script in front of everything on the PATH."""
+        """Write a shell script that comes first on the PATH."""
         (path := self.bin / name).unlink(missing_ok=True)
         path.write_text(f"#!/bin/sh\n{script}\n")
         path.chmod(0o755)
 
+    def set_dotenv(self, values: Mapping[str, str]) -> None:
+        """Fill in the lines of .env, as a user does in an editor."""
+        dotenv = self.path / ".env"
+        for name, value in values.items():
+            text, count = re.subn(
+                rf"(?m)^{name}=.*$", f"{name}={value}", dotenv.read_text()
+            )
+            assert count == 1, f".env has {count} lines for {name}"
+            dotenv.write_text(text)
+
     @contextmanager
     def _started(
-        self, script: str, variables: dict[str, str], output: int, end: signal.Signals
+        self,
+        script: str,
+        variables: Mapping[str, str],
+        output: int,
+        end: signal.Signals,
     ) -> Iterator["subprocess.Popen[str]"]:
-        """Run a script; the signal is for whatever of it runs when the context ends."""
+        """Run a script; signal its process group when the context ends."""
         machine = clean_environment()
         env = {name: machine[name] for name in machine.keys() - _OUTER_MAKE}
         with subprocess.Popen(
             ["/bin/sh", "-euc", script],
             cwd=self.path,
-            env=env | self.env | variables,
+            env=env | self.env | dict(variables),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             text=True,
-            # A group of its own, as a terminal gives it.
+            # Its own process group, as in a terminal.
             start_new_session=True,
         ) as process:
             try:
@@ -92,19 +112,26 @@ class Clone:
                     os.killpg(process.pid, end)
                     with suppress(subprocess.TimeoutExpired):
                         process.wait(15)
-                    # Whoever of the group is left has not understood it.
+                    # For a process of the group that ignored the signal.
                     os.killpg(process.pid, signal.SIGKILL)
 
     def run(self, script: str, **variables: str) -> tuple[int, str]:
-        """Run a script to its end: its status, and what it printed."""
+        """Run a script to its end; return its status and output."""
         end = signal.SIGKILL
         with self._started(script, variables, subprocess.PIPE, end) as process:
             output, _ = process.communicate(timeout=60)
         return process.returncode, output
 
+    def run_in_one_shell(self, scripts: Sequence[str]) -> list[str]:
+        """Run scripts one after the other in one shell; return the output of each."""
+        separate = f"printf '{_SEPARATOR}'\n"
+        status, output = self.run(separate.join(scripts))
+        assert status == 0, output
+        return output.split(_SEPARATOR)
+
     @contextmanager
     def running(self, script: str, port: int, **variables: str) -> Iterator[None]:
-        """Run a script while the context lasts, once it listens; then Ctrl-C."""
+        """Run a script that listens on `port`; interrupt it when the context ends."""
         with (
             (self.path.parent / "output").open("ab") as file,
             self._started(script, variables, file.fileno(), signal.SIGINT) as process,
@@ -114,4 +141,5 @@ class Clone:
             yield
 
     def output(self) -> str:
+        """Return everything that `running` scripts have printed so far."""
         return (self.path.parent / "output").read_text()
