@@ -15,7 +15,7 @@ from llama_stack.providers.utils.inference import model_registry
 
 from tests.support import docs
 
-TABLE = docs.rows(docs.section("docs/design.md", "The reaches"))
+TABLE = docs.rows(docs.section("docs/design.md", "Private APIs in use"))
 # File, whose, and a name: with its parameters what is called or overridden.
 REACHES = [
     (file, owner, name)
