@@ -5,6 +5,7 @@ first part of their names differs, and a few modules have moved.
 """
 
 from importlib import import_module
+from importlib.metadata import entry_points
 from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ IS_OGX = NAME == "ogx"
 DISTRIBUTION = "ogx" if IS_OGX else "llama-stack"
 # The prefix of its environment variables.
 VARIABLE = "OGX" if IS_OGX else "LLAMA_STACK"
+COMMAND = "ogx" if IS_OGX else "llama"
 RUN_COMMAND = ["run"] if IS_OGX else ["stack", "run"]
 PASSTHROUGH = f"{NAME}.providers.remote.inference.passthrough"
 
@@ -43,11 +45,9 @@ def _module(path: str) -> ModuleType:
 api: Untyped = import_module(f"{NAME}_api")
 errors: Untyped = import_module(f"{NAME}_api.common.errors")
 datatypes: Untyped = _module("core.datatypes")
-exceptions: Untyped = _module("core.exceptions")
 request_headers: Untyped = _module("core.request_headers")
 server: Untyped = _module("core.server.server")
 stack: Untyped = _module("core.stack")
-log: Untyped = _module("log")
 forward_headers: Untyped = _module("providers.utils.forward_headers")
 http_client: Untyped = _module("providers.utils.inference.http_client")
 network: Untyped = _module(
@@ -68,4 +68,5 @@ def import_command() -> Untyped:
 
     Importing it sets up logging and reads the environment.
     """
-    return _module("cli.ogx" if IS_OGX else "cli.llama").main
+    (command,) = entry_points(group="console_scripts", name=COMMAND)
+    return command.load()

@@ -4,19 +4,34 @@ Llama Stack answers a wrong value with a traceback, and drops an unknown key wit
 word: `hostt:` would listen on every interface, `allowed_model:` allow every model.
 """
 
+import os
+from functools import cache
 from pathlib import Path
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from lls_openai.settings import ProviderConfig, give_up
-from lls_openai.stack import StackConfig, log, stack
+from lls_openai.stack import VARIABLE, StackConfig, stack
+
+
+class LoggingConfig(BaseModel):
+    """The level of each category; Llama Stack reads this block separately."""
+
+    category_levels: dict[str, str] = {}
 
 
 class RunYaml(StackConfig):  # type: ignore[misc]
-    """All of it; `llama_stack.core.server.server.create_app` reads one part alone."""
+    """The whole file."""
 
-    logging_config: log.LoggingConfig | None = None
+    logging_config: LoggingConfig | None = None
+
+
+@cache
+def check_run_yaml() -> None:
+    """Check the run.yaml that is being served, once; exit with one line when wrong."""
+    if path := os.environ.get(f"{VARIABLE}_CONFIG"):
+        read_run_yaml(Path(path))
 
 
 def read_run_yaml(path: Path) -> StackConfig:

@@ -1,112 +1,84 @@
-"""What is put into the stack beneath and uvicorn, all of it.
+"""Everything that this project changes in the server that loads it.
 
-Neither Llama Stack nor OGX offers a hook. Llama Stack loads the providers before it
-makes its chain of middlewares, OGX when that runs already; so what is replaced are
-methods of the middlewares' classes, which count for those that exist as well.
-`tests/test_internals.py` fails when one is not there.
+Neither Llama Stack nor OGX has a hook for a middleware. Llama Stack loads its providers
+before it builds the chain of middlewares, OGX afterwards. Both call the two patched
+methods later, and those reach the chain by Starlette's attributes.
 """
 
-import logging
-import os
-from collections.abc import Callable
-from functools import cache, partial
-from http import HTTPStatus
-from pathlib import Path
-from types import SimpleNamespace
+from collections.abc import Iterator
+from functools import cache
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.middleware import Middleware
+from starlette.types import Receive, Scope, Send
 
-from lls_openai.relay.app import Relay, answer_error
-from lls_openai.relay.routes import ROUTES, unknown_route
-from lls_openai.server.access_log import set_up_logs
-from lls_openai.server.config_check import read_run_yaml
+from lls_openai.relay.app import Relay
 from lls_openai.server.lifecycle import serve
-from lls_openai.stack import IS_OGX, VARIABLE, Stack, Untyped, server
+from lls_openai.server.stack_routes import (
+    ExceptionMiddleware,
+    RoutePolicy,
+    answer_exception,
+)
+from lls_openai.stack import Stack, Untyped, server
 
-logger = logging.getLogger(__name__)
+_create_registry_refresh_task = Stack.create_registry_refresh_task
+
+
+def start(stack: Stack) -> None:
+    """Set up the process; called in the serving loop, with every provider in place."""
+    _create_registry_refresh_task(stack)
+    Relay.begin(stack)
+    serve(stack.run_config, Relay.settings)
+
+
+async def call_first(app: Untyped, scope: Scope, receive: Receive, send: Send) -> None:
+    """Arrange the chain of middlewares at the first call, and remove this patch."""
+    del server.StackApp.__call__
+    arrange(app)
+    await app(scope, receive, send)
+
+
+# Class, method and replacement.
+PATCHES = (
+    # The last method that is called before the server takes requests.
+    (Stack, "create_registry_refresh_task", start),
+    # The first one that has the application.
+    (server.StackApp, "__call__", call_first),
+)
 
 
 @cache
-def install() -> None:
-    """Put the relay and its neighbours into the server that is being built.
-
-    It asks for the specification once for each provider.
-    """
-    # It names the file to its own application in this variable.
-    if path := os.environ.get(f"{VARIABLE}_CONFIG"):
-        read_run_yaml(Path(path))
-    set_up_logs()
-    _put_in_front(server.ProviderDataMiddleware, Relay)
-    _put_in_front(server.RouteAuthorizationMiddleware, _Doorkeeper)
-    server.RouteAuthorizationMiddleware._send_error = _refuse  # noqa: SLF001 (docs/design.md)
-    if IS_OGX:
-        # It holds a body of any size before anyone has looked at a key.
-        server.ZstdDecompressionMiddleware.__call__ = _hand_on
-    # The stock handler prints a traceback for each error, an unknown model's too.
-    server.traceback = SimpleNamespace(print_exception=_log_exception)
-    # The last that is called before the server takes requests, with all in place.
-    begin = Stack.create_registry_refresh_task
-
-    def begin_too(self: Untyped) -> None:
-        begin(self)
-        Relay.begin(self)
-        serve(self.run_config, Relay.settings)
-
-    Stack.create_registry_refresh_task = begin_too
+def apply_patches() -> None:
+    """Patch the server; it asks for the specification once for each provider."""
+    for owner, name, replacement in PATCHES:
+        setattr(owner, name, replacement)
 
 
-def _put_in_front(stock: Untyped, make: Callable[[ASGIApp], ASGIApp]) -> None:
-    """Put an application in front of a middleware, of which one may be running."""
-    call = stock.__call__
-    front = cache(lambda middleware: make(partial(call, middleware)))
-
-    async def called(self: Untyped, scope: Scope, receive: Receive, send: Send) -> None:
-        await front(self)(scope, receive, send)
-
-    stock.__call__ = called
-
-
-async def _hand_on(self: Untyped, scope: Scope, receive: Receive, send: Send) -> None:
-    await self.app(scope, receive, send)
-
-
-class _Closed(Exception):  # noqa: N818 (no error)
-    """The route policy has closed the route."""
+def arrange(app: Untyped) -> None:
+    """Add this project's middlewares and exception handler to an application."""
+    chain = [new for each in app.user_middleware for new in _arranged(each)]
+    app.user_middleware = [Middleware(ExceptionMiddleware), *chain]
+    app.exception_handlers = {
+        kind: answer_exception
+        if handler is server.global_exception_handler
+        else handler
+        for kind, handler in app.exception_handlers.items()
+    }
+    # Starlette then builds the chain at the next call.
+    app.middleware_stack = None
 
 
-async def _refuse(*_args: object, **_more: object) -> None:
-    raise _Closed
-
-
-class _Doorkeeper:
-    """The route policy, under which a closed route is one that is not there.
-
-    The stock answer, 403, has clients tell their users that the key is wrong.
-    """
-
-    def __init__(self, stock: Untyped) -> None:
-        self._app = stock
-        self._next: ASGIApp = stock.args[0].app
-        self._open: set[str] = set()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let the stock middleware decide, and answer in its place."""
-        # To walk the rules is slow, and the same for all who have no name here.
-        path, nameless = scope.get("path"), "principal" not in scope
-        if nameless and path in self._open:
-            await self._next(scope, receive, send)
-            return
-        try:
-            await self._app(scope, receive, send)
-            if nameless and path in ROUTES:
-                self._open.add(path)
-        except _Closed:
-            await answer_error(unknown_route(scope["path"]), scope, receive, send)
-
-
-def _log_exception(_kind: type, error: Exception, _traceback: object) -> None:
-    if (
-        server.translate_exception(error).status_code
-        >= HTTPStatus.INTERNAL_SERVER_ERROR
-    ):
-        logger.error("Unexpected error in a route", exc_info=error)
+def _arranged(middleware: Middleware) -> Iterator[Middleware]:
+    """Yield the middlewares that take the place of a stock one."""
+    kind, args, options = middleware
+    match kind.__name__:
+        case "ProviderDataMiddleware":
+            # Behind authentication, route policy and quota.
+            yield Middleware(Relay)
+            yield middleware
+        case "RouteAuthorizationMiddleware":
+            yield Middleware(RoutePolicy, *args, **options)
+        case "ZstdDecompressionMiddleware":
+            # OGX unpacks 100 MB before anyone has looked at a key.
+            pass
+        case _:
+            yield middleware

@@ -13,7 +13,7 @@ from tests.support.http import CHAT, CLAUDE, COUNT_TOKENS, MESSAGES, MODEL, RESP
 from tools.clients.drivers import CHAT_MODELS, Call, Env, cli, curl, process, run, sdk
 
 _PAGE = "docs/clients.md"
-_LIMITS = docs.rows(docs.section(_PAGE, "Known client limitations"))
+_LIMITS = docs.rows(docs.section(_PAGE, "Limits of the clients"))
 
 
 def python(requirement: str, directory: Path) -> str:

@@ -1,0 +1,95 @@
+"""Exceptions in routes of Llama Stack's own become errors of the contract."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from functools import partial
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from lls_openai import stack
+from lls_openai.context import context_of
+from lls_openai.server.patches import arrange
+
+
+async def _fail() -> None:
+    raise RuntimeError("quotes the request")
+
+
+async def _reject() -> None:
+    raise stack.api.ConflictError("is there already")
+
+
+async def _chunks() -> AsyncIterator[bytes]:
+    yield b"half of"
+    raise RuntimeError("in the middle")
+
+
+async def _break_off() -> StreamingResponse:
+    return StreamingResponse(_chunks())
+
+
+async def _noting_status(app: ASGIApp, scope: Scope, rec: Receive, send: Send) -> None:
+    """Record the status as the outermost middleware does."""
+
+    async def send_and_note(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            context_of(scope).status = message["status"]
+        await send(message)
+
+    await app(scope, rec, send_and_note)
+
+
+def _call(path: str) -> httpx.Response:
+    app = FastAPI()
+    for route in (_fail, _reject, _break_off):
+        app.get(f"/{route.__name__}")(route)
+    # As Llama Stack registers its handler.
+    app.exception_handler(stack.api.ConflictError)(
+        stack.server.global_exception_handler
+    )
+    app.exception_handler(Exception)(stack.server.global_exception_handler)
+    arrange(app)
+
+    async def call() -> httpx.Response:
+        transport = httpx.ASGITransport(partial(_noting_status, app))
+        async with httpx.AsyncClient(transport=transport, base_url="http://a") as own:
+            return await own.get(path)
+
+    return asyncio.run(call())
+
+
+def test_exception_is_a_server_error_with_one_log_line(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    response = _call("/_fail")
+
+    assert response.status_code == 500
+    error = response.json()["error"]
+    assert error.items() >= {"type": "server_error", "code": None}.items()
+    assert "quotes the request" not in response.text + caplog.text
+    (line,) = [each for each in caplog.messages if "lls_openai" not in each]
+    assert line.startswith("RuntimeError in GET /_fail, raised at ")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_exception_that_llama_stack_maps_keeps_its_status_and_is_not_logged(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.INFO, "lls_openai")
+    response = _call("/_reject")
+
+    assert response.status_code == 409
+    assert response.json()["error"]["type"] == "invalid_request_error"
+    assert "is there already" in response.json()["error"]["message"]
+    assert caplog.messages == []
+    assert capfd.readouterr() == ("", "")
+
+
+def test_exception_inside_a_response_is_not_answered_again() -> None:
+    with pytest.raises(RuntimeError, match="in the middle"):
+        _call("/_break_off")
