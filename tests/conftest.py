@@ -1,11 +1,11 @@
-"""Fixtures: a clean environment, the mock upstream, and the servers tests share.
+"""Fixtures: a clean environment, the mock upstream, and the servers that tests share.
 
-A test says by marks on which variation of run.yaml its `server` runs::
+Marks say how the `server` of a test differs from run.yaml::
 
     @pytest.mark.providers({"small": {"max_request_bytes": 1000}})
     @pytest.mark.server({"server": {"cors": True}}, env={"LLS_WORKERS": "2"})
 
-What tests ask for by `providers` alone stands in one server that they share.
+All tests that only add providers share one server.
 """
 
 import os
@@ -17,37 +17,35 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.launcher import MODULES, Launcher
 from tests.support.network import Network
-from tests.support.server import Server, Servers, Variation, clean_environment
+from tests.support.run_yaml import Variation
+from tests.support.server import Server, Servers, clean_environment
 from tests.support.upstream import Upstream, in_background
 
-# What the marks of all collected tests ask for, in the order of the tests.
+# The variation that each collected test needs, in the order of the tests.
 _variations = pytest.StashKey[dict[pytest.Item, Variation]]()
-_launcher = pytest.StashKey[Launcher]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marks, and have Llama Stack's packages imported meanwhile."""
+    """Register the marks."""
     for mark in (
-        "providers(configs): further passthrough providers of the test's server",
+        "providers(configs): more passthrough providers in the test's server",
         "server(run_yaml, **variation): how the test's server differs from run.yaml",
     ):
         config.addinivalue_line("markers", mark)
-    config.stash[_launcher] = Launcher(MODULES)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Find out which servers are needed."""
+    """Collect the variations that the tests need."""
     variations = session.config.stash[_variations] = {}
     shared: dict[str, Any] = {}
     items = [i for i in session.items if "server" in getattr(i, "fixturenames", ())]
     for item in items:
         marks = item.iter_markers("providers")
         added = {name: each for mark in marks for name, each in mark.args[0].items()}
-        if own := item.get_closest_marker("server"):
-            asked = Variation(*own.args, **own.kwargs)
-            variations[item] = replace(asked, providers=asked.providers | added)
+        if mark := item.get_closest_marker("server"):
+            variation = Variation(*mark.args, **mark.kwargs)
+            variations[item] = replace(variation, providers=variation.providers | added)
         else:
             for name, config in added.items():
                 assert shared.setdefault(name, config) == config, name
@@ -56,33 +54,33 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.fixture(autouse=True)
 def clean_environ(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Remove keys, proxies and settings of this machine from every test."""
+    """Remove this machine's keys, proxies and settings from every test."""
     for name in os.environ.keys() - clean_environment().keys():
         monkeypatch.delenv(name)
 
 
 @pytest.fixture(scope="session")
 def running_upstream() -> Iterator[Upstream]:
-    """The mock of the whole session; tests take `upstream`."""
+    """The mock of the whole session; tests use `upstream`."""
     with in_background() as running:
         yield running
 
 
 @pytest.fixture
 def upstream(running_upstream: Upstream) -> Iterator[Upstream]:
-    """The mock, with nothing recorded and no script; a script that raises fails."""
+    """The mock without requests or scripts; an exception in a script fails the test."""
     running_upstream.reset()
     yield running_upstream
-    faults = [fault for vendor in running_upstream.vendors for fault in vendor.faults]
+    errors = [error for vendor in running_upstream.vendors for error in vendor.errors]
     running_upstream.reset()
-    assert faults == []
+    assert errors == []
 
 
 @pytest.fixture(scope="session")
 def network(
     running_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Network]:
-    """The mock behind TLS, a proxy, an authority, and ports that do not answer."""
+    """The mock behind TLS and a proxy, a certificate authority, unreachable ports."""
     with ExitStack() as stack:
         yield Network(tmp_path_factory.mktemp("network"), running_upstream, stack)
 
@@ -93,9 +91,8 @@ def servers(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Servers]:
-    """The shared servers; those that the collected tests need boot in background."""
-    directory = tmp_path_factory.mktemp("servers")
-    servers = Servers(directory, network.env, request.config.stash[_launcher])
+    """The shared servers; those that the tests need start booting in the background."""
+    servers = Servers(tmp_path_factory.mktemp("servers"), network.env)
     for variation in request.config.stash[_variations].values():
         servers.boot(variation)
     yield servers
@@ -104,18 +101,18 @@ def servers(
 
 @pytest.fixture(autouse=True, scope="session")
 def _booting(request: pytest.FixtureRequest) -> None:
-    """Begin with the boots before the first test that waits for one."""
+    """Begin to boot before the first test that waits for a server."""
     if request.config.stash[_variations]:
         request.getfixturevalue("servers")
 
 
 @pytest.fixture
 def server(servers: Servers, request: pytest.FixtureRequest) -> Server:
-    """The shared server of this test, as its marks want it; never stop it."""
+    """The shared server that the test's marks ask for; never stop it."""
     return servers.get(request.config.stash[_variations][request.node])
 
 
 @pytest.fixture
 def client(server: Server) -> httpx.Client:
-    """An HTTP client bound to `server`; it has no key of its own."""
+    """An HTTP client for `server`, without a key."""
     return server.client

@@ -250,12 +250,12 @@ def test_ctrl_c_ends_a_call_quietly(upstream: Upstream) -> None:
     """Status 130 and no traceback, in a call that went past the proxy."""
     env = {"OPENAI_API_KEY": KEY, "HTTP_PROXY": "http://127.0.0.1:9", **os.environ}
     server = upstream.openai
-    server.script(wire.answer(_models(MODEL).content))
+    server.script(wire.respond(_models(MODEL).content))
     server.script(wire.SILENCE)
     command = [sys.executable, main.__file__, "--url", server.url]
     with Popen(command, env=env, stdout=PIPE, stderr=PIPE, text=True) as client:
         try:
-            http.eventually(lambda: len(server.requests) == 2, 30)
+            http.eventually(lambda: len(server.requests) == 2, "two requests", 30)
             client.send_signal(signal.SIGINT)
             out, err = client.communicate(timeout=30)
         finally:

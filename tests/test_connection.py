@@ -9,13 +9,22 @@ from itertools import repeat
 import pytest
 
 from tests.support import http
-from tests.support.http import CHAT, MEBIBYTE, OWN, Raw, ask, chat, encoded, request
+from tests.support.http import (
+    CHAT,
+    DEFAULT_HEADERS,
+    MEBIBYTE,
+    RawConnection,
+    chat,
+    exchange,
+    request,
+    to_json,
+)
 from tests.support.server import Server
 from tests.support.upstream import Upstream
-from tests.support.wire import DONE, FIRST, LAST_CHUNK, Gate, chunk, stream
+from tests.support.wire import DONE, FIRST_EVENT, LAST_CHUNK, Gate, chunk, stream
 
-BODY = http.BODY
-NEXT = request(body=encoded(chat(user="next")))
+BODY = http.CHAT_BODY
+NEXT = request(body=to_json(chat(user="next")))
 CHUNKED = b"Transfer-Encoding: chunked"
 LIMIT = 64 * MEBIBYTE
 
@@ -34,9 +43,9 @@ def test_an_offered_upgrade_is_declined(
     server: Server, upstream: Upstream, offer: tuple[bytes, ...], piece: int
 ) -> None:
     """The body is read as HTTP/1.1, and no request in it is run (RFC 9110, 7.8)."""
-    hidden = b"\r\n" * 5 + request(body=encoded(chat("openai/hidden")))
+    hidden = b"\r\n" * 5 + request(body=to_json(chat("openai/hidden")))
     chunks = request(b"POST", CHAT, *offer, CHUNKED)
-    with Raw(server.port) as raw:
+    with RawConnection(server.port) as raw:
         for sent, status in (
             (post(*offer), 200),
             (post(*offer, body=hidden), 400),
@@ -46,7 +55,7 @@ def test_an_offered_upgrade_is_declined(
             (NEXT, 200),
         ):
             raw.send(*(sent[at : at + piece] for at in range(0, len(sent), piece)))
-            assert raw.answer().status == status
+            assert raw.read_response().status == status
 
     users = [each.json.get("user") for each in upstream.openai.requests]
     assert users == [None, None, "next"]
@@ -64,17 +73,17 @@ DOUBTFUL = {
 
 @pytest.mark.parametrize("sent", DOUBTFUL.values(), ids=DOUBTFUL)
 def test_unclear_http_is_a_400(server: Server, upstream: Upstream, sent: bytes) -> None:
-    with Raw(server.port) as raw:
+    with RawConnection(server.port) as raw:
         raw.send(sent, NEXT)
-        assert raw.answer().error_code == (400, "invalid_http_request")
-        assert raw.rest() == b""
+        assert raw.read_response().status_and_code == (400, "invalid_http_request")
+        assert raw.read_to_end() == b""
 
     assert upstream.openai.requests == []
 
 
 def test_a_head_without_an_end_is_refused(server: Server) -> None:
     """Nor does it hold up others; who sends it all before it looks reads the 431."""
-    grown = server.growth()
+    grown = server.measure_growth()
     with socket.create_connection(("127.0.0.1", server.port), 10) as caller:
         caller.sendall(b"GET / HTTP/1.1\r\nX-A: ")
         for part in repeat(b"a" * 100_000, 1000):
@@ -84,7 +93,7 @@ def test_a_head_without_an_end_is_refused(server: Server) -> None:
 
     assert answer.startswith(b"HTTP/1.1 431 ")
     assert b'"code":"request_too_large"' in answer
-    assert ask(server.port, large).status == 200
+    assert exchange(server.port, large).status == 200
     assert grown() < 8 * MEBIBYTE
 
 
@@ -92,22 +101,30 @@ def test_pipelined_calls_keep_their_order(server: Server, upstream: Upstream) ->
     """Each with the key that it came with; an unread body runs into none of them."""
     keys = [f"sk-openai-mock-{number}" for number in range(8)]
     calls = [
-        request(b"POST", CHAT, b"X-Api-Key: " + key.encode(), body=BODY, own=OWN[:2])
+        request(
+            b"POST",
+            CHAT,
+            b"X-Api-Key: " + key.encode(),
+            body=BODY,
+            headers=DEFAULT_HEADERS[:2],
+        )
         for key in keys
     ]
-    with Raw(server.port) as raw:
-        raw.send(request(body=NEXT * 2000, own=http.NO_JSON) + b"".join(calls))
-        assert [raw.answer().status for _ in range(9)] == [415, *[200] * 8]
+    with RawConnection(server.port) as raw:
+        raw.send(
+            request(body=NEXT * 2000, headers=http.PLAIN_TEXT_HEADERS) + b"".join(calls)
+        )
+        assert [raw.read_response().status for _ in range(9)] == [415, *[200] * 8]
 
     assert [each.key for each in upstream.openai.requests] == keys
 
 
 def test_too_many_pipelined_requests_end_the_connection(server: Server) -> None:
     """A hundred thousand without waiting for an answer would pile up in memory."""
-    grown = server.growth()
-    with Raw(server.port) as raw:
-        raw.send(*repeat(http.HEALTH * 1000, 100))
-        answered = raw.rest().count(b"HTTP/1.1 200 OK")
+    grown = server.measure_growth()
+    with RawConnection(server.port) as raw:
+        raw.send(*repeat(http.HEALTH_REQUEST * 1000, 100))
+        answered = raw.read_to_end().count(b"HTTP/1.1 200 OK")
 
     assert answered < 1000
     assert grown() < 16 * MEBIBYTE
@@ -118,23 +135,25 @@ def test_nothing_is_written_into_a_running_answer(
     server: Server, upstream: Upstream, more: bytes
 ) -> None:
     gate = Gate()
-    upstream.openai.script(*stream(FIRST, gate, DONE))
-    with Raw(server.port) as raw:
-        raw.send(http.STREAM)
-        raw.read_until(FIRST)
+    upstream.openai.script(*stream(FIRST_EVENT, gate, DONE))
+    with RawConnection(server.port) as raw:
+        raw.send(http.STREAMING_REQUEST)
+        raw.read_until(FIRST_EVENT)
         raw.send(more)
         # It has been read when another caller has been answered.
-        assert ask(server.port, http.HEALTH).status == 200
+        assert exchange(server.port, http.HEALTH_REQUEST).status == 200
         gate.open()
-        assert raw.rest() == b"\r\n" + chunk(DONE) + LAST_CHUNK
+        assert raw.read_to_end() == b"\r\n" + chunk(DONE) + LAST_CHUNK
 
 
 @pytest.mark.parametrize(
-    "refused", [request(b"POST", CHAT, CHUNKED, own=http.NO_JSON), b"\x00"], ids=len
+    "refused",
+    [request(b"POST", CHAT, CHUNKED, headers=http.PLAIN_TEXT_HEADERS), b"\x00"],
+    ids=len,
 )
 def test_what_is_refused_is_not_read_for_ever(server: Server, refused: bytes) -> None:
     """After half a gigabyte the connection ends, of which nothing was held."""
-    grown, sent = server.growth(), 0
+    grown, sent = server.measure_growth(), 0
     address = ("127.0.0.1", server.port)
     with socket.create_connection(address, 10) as caller, suppress(ConnectionError):
         caller.sendall(refused)
@@ -148,7 +167,7 @@ def test_what_is_refused_is_not_read_for_ever(server: Server, refused: bytes) ->
 
 @pytest.mark.parametrize("is_announced", [True, False])
 def test_who_sends_all_first_reads_a_413(server: Server, *, is_announced: bool) -> None:
-    grown = server.growth()
+    grown = server.measure_growth()
     headers = http.bearer() | {"Content-Type": "application/json"}
     if is_announced:
         headers["Content-Length"] = str(200 * MEBIBYTE)
@@ -170,10 +189,10 @@ def test_who_sends_all_first_reads_a_413(server: Server, *, is_announced: bool) 
 def test_a_body_is_taken_up_to_the_limit(
     server: Server, upstream: Upstream, provider: str, size: int, status: int
 ) -> None:
-    body = encoded(chat(f"{provider}/gpt-4o")).ljust(size)
+    body = to_json(chat(f"{provider}/gpt-4o")).ljust(size)
     chunks = request(b"POST", CHAT, CHUNKED) + chunk(body) + LAST_CHUNK
 
-    answers = [ask(server.port, sent) for sent in (request(body=body), chunks)]
+    answers = [exchange(server.port, sent) for sent in (request(body=body), chunks)]
 
     assert [each.status for each in answers] == [status] * 2
     assert len(upstream.openai.requests) == (0 if status == 413 else 2)
@@ -188,15 +207,15 @@ ZEROS = b"Content-Length: %05000d" % len(BODY)
     [
         (200, (b"CONTENT-TYPE: APPLICATION/JSON; charset=utf-8",)),
         (200, (b"Content-Type: application/vnd.x-1.y+json",)),
-        (200, (OWN[1], b"Content-Encoding: Identity")),
+        (200, (DEFAULT_HEADERS[1], b"Content-Encoding: Identity")),
         (415, ()),
         # What any page may have a browser send here, unasked (CORS).
         (415, (b"Content-Type: text/plain;application/json",)),
         (415, (b"Content-Type: application/jsonl",)),
         (415, (b"Content-Type: application/x-json",)),
-        (415, (OWN[1], b"Content-Encoding: identity, br")),
-        (200, (OWN[1], ZEROS)),
-        (413, (OWN[1], b"Content-Length: " + b"9" * 19)),
+        (415, (DEFAULT_HEADERS[1], b"Content-Encoding: identity, br")),
+        (200, (DEFAULT_HEADERS[1], ZEROS)),
+        (413, (DEFAULT_HEADERS[1], b"Content-Length: " + b"9" * 19)),
     ],
 )
 def test_a_head_that_announces_no_plain_json_is_refused(
@@ -205,9 +224,15 @@ def test_a_head_that_announces_no_plain_json_is_refused(
     """Before any of the body is there."""
     own = any(each.startswith(b"Content-Length") for each in lines)
     announced = () if own else (b"Content-Length: %d" % len(BODY),)
-    head = request(b"POST", CHAT, *announced, *lines, own=(OWN[0], OWN[2]))
+    head = request(
+        b"POST",
+        CHAT,
+        *announced,
+        *lines,
+        headers=(DEFAULT_HEADERS[0], DEFAULT_HEADERS[2]),
+    )
 
-    got = ask(server.port, head, BODY if status == 200 else b"")
+    got = exchange(server.port, head, BODY if status == 200 else b"")
 
     assert got.status == status
     assert "Exception in ASGI application" not in server.log

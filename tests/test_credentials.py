@@ -3,8 +3,17 @@
 import pytest
 
 from tests.support import http
-from tests.support.http import CHAT, MESSAGES, ROUTES, Answer, ask, encoded, request
-from tests.support.server import WITH_AUTH, Server
+from tests.support.http import (
+    CHAT,
+    MESSAGES,
+    ROUTES,
+    Response,
+    exchange,
+    request,
+    to_json,
+)
+from tests.support.run_yaml import WITH_AUTH
+from tests.support.server import Server
 from tests.support.upstream import Upstream
 from tests.support.wire import chunk
 
@@ -28,14 +37,18 @@ BEARER, X_API_KEY = "Authorization: Bearer sk-mine", "x-api-key: sk-mine"
 OTHERS = "Authorization: Bearer sk-no"
 CARRIERS = [LLAMA + MINE, OGX + MINE, X_API_KEY, BEARER]
 TOKEN, PLAIN = {"authorization": "Bearer sk-mine"}, {"x-api-key": "sk-mine"}
-OWN = http.OWN[:2]
+OWN = http.DEFAULT_HEADERS[:2]
 
 
-def call(server: Server, lines: str, path: str = CHAT, name: str = "openai") -> Answer:
+def call(
+    server: Server, lines: str, path: str = CHAT, name: str = "openai"
+) -> Response:
     """Call a model of a provider with header lines that stand between bars."""
-    body = encoded({"model": f"{name}/m-1"})
+    body = to_json({"model": f"{name}/m-1"})
     further = lines.encode("latin-1").split(b" | ") if lines else []
-    return ask(server.port, request(b"POST", path, *further, body=body, own=OWN))
+    return exchange(
+        server.port, request(b"POST", path, *further, body=body, headers=OWN)
+    )
 
 
 def sent_keys(upstream: Upstream) -> dict[str, str]:
@@ -108,7 +121,7 @@ def test_without_one_key_nothing_is_sent(
     """Nor where run.yaml could forward something else; the answer shows no key."""
     for name in ("openai", "forwards"):
         got = call(server, lines, name=name)
-        assert (got.error_code, got.json["error"]["param"]) == (error_code, param)
+        assert (got.status_and_code, got.json["error"]["param"]) == (error_code, param)
         assert b"sk-mine" not in got.body
     assert upstream.openai.requests == []
 
@@ -122,7 +135,7 @@ def test_the_pinned_upstream_may_be_named(
 ) -> None:
     """As it is configured, with its version, or as scheme and host alone."""
     name, slash, path = pinned.partition("/")
-    data = encoded({KEY: "sk-mine", URL: upstream.openai.url + slash + path})
+    data = to_json({KEY: "sk-mine", URL: upstream.openai.url + slash + path})
 
     call(server, LLAMA + data.decode(), name=name)
 
@@ -144,9 +157,9 @@ def test_a_call_cannot_be_moved(server: Server, upstream: Upstream, url: str) ->
     host = upstream.openai.url.removeprefix("http://")
     url = url.format(host=host, other=upstream.gemini.port)
 
-    got = call(server, LLAMA + encoded({KEY: "sk-mine", URL: url}).decode())
+    got = call(server, LLAMA + to_json({KEY: "sk-mine", URL: url}).decode())
 
-    assert got.error_code == (400, "upstream_not_allowed")
+    assert got.status_and_code == (400, "upstream_not_allowed")
     assert f"which is {upstream.openai.url}:" in got.json["error"]["message"]
     assert [vendor.requests for vendor in upstream.vendors] == [[], [], []]
 
@@ -183,7 +196,7 @@ def test_with_auth_a_bearer_is_the_servers(server: Server, upstream: Upstream) -
     assert call(server, X_API_KEY).status == 401
     keyless, _ = call(server, ALICE), call(server, f"{ALICE} | {X_API_KEY}")
 
-    assert keyless.error_code == (401, "missing_api_key")
+    assert keyless.status_and_code == (401, "missing_api_key")
     assert sent_keys(upstream) == TOKEN
 
 
@@ -192,10 +205,10 @@ def test_a_key_in_a_trailer_reaches_nobody(server: Server, upstream: Upstream) -
     trailers = f"{LLAMA}{OTHER}\r\n{BEARER}\r\n\r\n".encode()
     end = chunk(b'{"model":"openai/m-1"}') + b"0\r\n" + trailers
 
-    with http.Raw(server.port) as raw:
+    with http.RawConnection(server.port) as raw:
         for lines in ([line], [line, key], [line]):
-            raw.send(request(b"POST", CHAT, *lines, own=OWN) + end)
-        statuses = [raw.answer().status for _ in range(3)]
+            raw.send(request(b"POST", CHAT, *lines, headers=OWN) + end)
+        statuses = [raw.read_response().status for _ in range(3)]
 
     assert [statuses[0], statuses[2]] == [401, 401]
     assert sent_keys(upstream) == TOKEN

@@ -10,10 +10,18 @@ from dotenv import dotenv_values
 from llama_stack_client import LlamaStackClient
 from openai import OpenAI
 
-from tests.support.http import CHAT, CLAUDE, GEMINI, MODELS, chat, provider_data
-from tests.support.server import PROJECT, RUN_YAML, Server
-from tests.support.upstream import Upstream, Vendor
-from tests.support.vendors import KEYS
+from tests.support.http import (
+    CHAT,
+    CLAUDE_MODEL,
+    GEMINI_MODEL,
+    KEYS,
+    MODELS,
+    chat,
+    provider_data,
+)
+from tests.support.run_yaml import PROJECT, RUN_YAML
+from tests.support.server import Server
+from tests.support.upstream import MockServer, Upstream
 
 NOT_FOUND = ["invalid_request_error", "model", "model_not_found"]
 # Each model: its name to display, its vendor, and the path of its API there.
@@ -21,8 +29,8 @@ FIVE = {
     "openai/gpt-4o": ("GPT-4o", "openai", "/v1"),
     "openai-mini/gpt-4o-mini": ("GPT-4o Mini", "openai", "/v1"),
     "openai-mini/gpt-4.1-nano": ("GPT-4.1 Nano", "openai", "/v1"),
-    GEMINI: ("Gemini 2.5 Flash Lite", "gemini", "/v1beta/openai"),
-    CLAUDE: ("Claude Haiku 4.5", "anthropic", "/v1"),
+    GEMINI_MODEL: ("Gemini 2.5 Flash Lite", "gemini", "/v1beta/openai"),
+    CLAUDE_MODEL: ("Claude Haiku 4.5", "anthropic", "/v1"),
 }
 
 
@@ -35,10 +43,10 @@ def test_the_five_models_are_listed(server: Server) -> None:
         listed: list[Any] = [model.to_dict() for model in page]
         each: list[Any] = [openai.models.retrieve(name).to_dict() for name in FIVE]
         stacks = [model.id for model in stack.models.list()]
-        one = stack.models.retrieve(CLAUDE)
+        one = stack.models.retrieve(CLAUDE_MODEL)
 
     assert (page.object, stacks) == ("list", [*FIVE])
-    assert (one.identifier, one.provider_id) == (CLAUDE, "anthropic")
+    assert (one.identifier, one.provider_id) == (CLAUDE_MODEL, "anthropic")
     for name, model, alone in zip(FIVE, listed, each, strict=True):
         provider, _, own = name.partition("/")
         form = {"id": name, "object": "model", "owned_by": "llama_stack"}
@@ -64,7 +72,7 @@ def test_a_model_answers(
     client: httpx.Client, upstream: Upstream, model: str, *, stream: bool
 ) -> None:
     _, vendor, base = FIVE[model]
-    mock: Vendor = getattr(upstream, vendor)
+    mock: MockServer = getattr(upstream, vendor)
     headers = provider_data(KEYS[vendor], passthrough_url=mock.url)
 
     answer = client.post(CHAT, json=chat(model, stream=stream), headers=headers)

@@ -21,10 +21,10 @@ from dotenv import dotenv_values
 import main
 from lls_openai.errors import STATUS
 from tests.support import docs, wire
-from tests.support.http import STREAM, Raw
-from tests.support.server import PROJECT, RUN_YAML, Server, clean_environment, free_port
+from tests.support.http import KEYS, STREAMING_REQUEST, RawConnection
+from tests.support.run_yaml import PROJECT, RUN_YAML
+from tests.support.server import Server, clean_environment, free_port
 from tests.support.upstream import Upstream
-from tests.support.vendors import KEYS
 from tests.support.wire import DONE, LAST_CHUNK, chunk, stream
 
 README = "README.md"
@@ -94,13 +94,13 @@ def walkthrough(
     with clone.running(make_server, port):
         outputs = clone.run_in_one_shell(commands)
         vendor.pause = 0.1
-        vendor.script(*stream(*[wire.FIRST] * 10, DONE))
-        open_stream = Raw(port)
-        open_stream.send(STREAM)
-        open_stream.read_until(wire.FIRST)
+        vendor.script(*stream(*[wire.FIRST_EVENT] * 10, DONE))
+        open_stream = RawConnection(port)
+        open_stream.send(STREAMING_REQUEST)
+        open_stream.read_until(wire.FIRST_EVENT)
     with open_stream:
         results = dict(zip(CALL_STEPS, outputs, strict=True))
-        return Walkthrough(results, open_stream.rest())
+        return Walkthrough(results, open_stream.read_to_end())
 
 
 def test_readme_export_prints_nothing(walkthrough: Walkthrough) -> None:

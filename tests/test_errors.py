@@ -4,12 +4,20 @@ import httpx
 import pytest
 
 from tests.support import http
-from tests.support.http import CHAT, MESSAGES, ROUTES, ask, bearer, encoded, request
+from tests.support.http import (
+    CHAT,
+    MESSAGES,
+    ROUTES,
+    bearer,
+    exchange,
+    request,
+    to_json,
+)
 from tests.support.server import Server
 from tests.support.upstream import Upstream
 
 pytestmark = pytest.mark.providers({"gone": {"base_url": "${env.REFUSED_URL}"}})
-HELLO = http.BODY
+HELLO = http.CHAT_BODY
 ELSEWHERE = http.provider_data(passthrough_url="http://127.0.0.1:1/")
 ZIPPED = bearer() | {"content-encoding": "gzip"}
 FORM = bearer() | {"content-type": "application/x-www-form-urlencoded"}
@@ -20,11 +28,11 @@ ROWS: list[Row] = [
     (400, "invalid_provider_data", None, {"x-llamastack-provider-data": "[]"}, HELLO),
     (400, "upstream_not_allowed", "passthrough_url", ELSEWHERE, HELLO),
     (400, "invalid_request_body", "model", bearer(), b"{}"),
-    (404, "model_not_found", "model", bearer(), encoded({"model": "nobody/x"})),
+    (404, "model_not_found", "model", bearer(), to_json({"model": "nobody/x"})),
     (415, "unsupported_content_encoding", None, ZIPPED, b"x"),
     (415, "unsupported_media_type", None, FORM, b"model=openai/gpt-4o"),
     (413, "request_too_large", None, bearer(), b" " * (65 * 2**20)),
-    (502, "upstream_unreachable", None, bearer(), encoded({"model": "gone/x"})),
+    (502, "upstream_unreachable", None, bearer(), to_json({"model": "gone/x"})),
 ]
 # OpenAI's and Anthropic's type, where it is not that of an invalid request.
 TYPES = {
@@ -82,9 +90,9 @@ def test_a_closed_or_unknown_route_is_404(
     server: Server, upstream: Upstream, target: str, hint: str
 ) -> None:
     for method in (b"GET", b"POST"):
-        got = ask(server.port, request(method, target, body=HELLO))
+        got = exchange(server.port, request(method, target, body=HELLO))
 
-        assert (got.status, got.error_code) == (404, (404, "unknown_route"))
+        assert (got.status, got.status_and_code) == (404, (404, "unknown_route"))
         assert all(x in got.json["error"]["message"] for x in (hint, *OPEN))
     assert upstream.openai.requests == []
 

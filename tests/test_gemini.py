@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from tests.support.http import CALL, ask
+from tests.support.http import CHAT_REQUEST, exchange
 from tests.support.server import Server
 from tests.support.upstream import Upstream
-from tests.support.wire import EVENTS, JSON, Json, answer
+from tests.support.wire import EVENTS, JSON, Json, respond
 
 THERE = JSON | {"Retry-After": "2"}
 
@@ -35,9 +35,9 @@ def test_an_error_is_unwrapped_and_says_when_to_try_again(
     server: Server, upstream: Upstream, headers: Json, fields: Json, expected: list[str]
 ) -> None:
     """In the header that clients read and whole seconds; one that is there stays."""
-    upstream.openai.script(answer(array(**fields), 404, headers))
+    upstream.openai.script(respond(array(**fields), 404, headers))
 
-    got = ask(server.port, CALL)
+    got = exchange(server.port, CHAT_REQUEST)
 
     error = {"message": 'é\n"', "type": expected[0], "param": None, "code": expected[1]}
     assert (got.status, got.json) == (404, {"error": error})
@@ -59,9 +59,9 @@ ODD = {
 @pytest.mark.parametrize("kind", ODD)
 def test_other_bodies_stay_as_is(server: Server, upstream: Upstream, kind: str) -> None:
     status = 399 if kind.endswith("399") else 400
-    upstream.openai.script(answer(ODD[kind], status, {"content-type": "text/json"}))
+    upstream.openai.script(respond(ODD[kind], status, {"content-type": "text/json"}))
 
-    got = ask(server.port, CALL)
+    got = exchange(server.port, CHAT_REQUEST)
 
     assert (got.status, got.headers["content-type"]) == (status, "text/json")
     assert got.body == ODD[kind]

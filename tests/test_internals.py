@@ -16,7 +16,7 @@ import pytest
 from lls_openai import stack
 from lls_openai.server.patches import PATCHES
 from tests.support import docs
-from tests.support.server import PROJECT
+from tests.support.run_yaml import PROJECT
 
 PACKAGE = PROJECT / "lls_openai"
 MAX_ROWS = 28

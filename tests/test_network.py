@@ -15,12 +15,30 @@ from lls_openai.relay.client import post
 from lls_openai.relay.upstream import Upstream as Pinned
 from lls_openai.settings import ProviderConfig
 from tests.support import http, wire
-from tests.support.http import CHAT, Answer, Raw, ask, bearer, chat, encoded, request
+from tests.support.http import (
+    CHAT,
+    KEYS,
+    RawConnection,
+    Response,
+    bearer,
+    chat,
+    exchange,
+    request,
+    to_json,
+)
 from tests.support.network import Network
 from tests.support.server import Server
 from tests.support.upstream import Upstream
-from tests.support.vendors import KEYS
-from tests.support.wire import JSON, SILENCE, Gate, Json, Step, answer, chunk, head
+from tests.support.wire import (
+    JSON,
+    SILENCE,
+    Gate,
+    Json,
+    Step,
+    chunk,
+    respond,
+    response_head,
+)
 
 
 def way(name: str = "OPENAI_UPSTREAM", **network: object) -> Json:
@@ -63,31 +81,31 @@ UNREACHABLE: dict[str, tuple[str | None, Json]] = {
     "proxy-dead": (REFUSED, way(proxy={"url": DEAD})),
     "proxy-refuses": (PROXY_REFUSED, way("TLS", proxy={"https": GEMINI})),
     # Of a host that no resolver knows: either it is asked, or the proxy.
-    "exempt": (NAMELESS, way("NAMELESS", proxy=exempt("b.test", "a.A.test"))),
-    "exempt-star": (NAMELESS, way("NAMELESS", proxy=exempt("*.test"))),
+    "exempt": (NAMELESS, way("UNRESOLVABLE", proxy=exempt("b.test", "a.A.test"))),
+    "exempt-star": (NAMELESS, way("UNRESOLVABLE", proxy=exempt("*.test"))),
     # A part of a label is no domain.
-    "not-exempt": (REFUSED, way("NAMELESS", proxy=exempt("est", "b.a.test"))),
+    "not-exempt": (REFUSED, way("UNRESOLVABLE", proxy=exempt("est", "b.a.test"))),
 }
 FURTHER: Json = {name: config for name, (_, config) in UNREACHABLE.items()} | {
     "impatient": {"network": {"timeout": 0.5}},
     "reading": way(timeout={"connect": 60, "read": 0.5}),
-    "deaf": way("DEAF", timeout={"connect": 0.5, "read": 60}),
+    "deaf": way("UNRESPONSIVE", timeout={"connect": 0.5, "read": 60}),
     # A host with a name, for which the mock itself stands in: it plays the proxy.
     "named": {"base_url": "http://a.test", "network": {"proxy": {"url": OPENAI}}},
 }
 pytestmark = pytest.mark.providers(ARRIVING | PROXIED | FURTHER)
 OTHER_VENDOR: dict[str, Any] = {
-    "json": chat(http.GEMINI),
+    "json": chat(http.GEMINI_MODEL),
     "headers": bearer(KEYS["gemini"]),
 }
 
 
-def call(server: Server, provider: str, *headers: bytes) -> Answer:
-    body = encoded(chat(f"{provider}/gpt-4o"))
-    return ask(server.port, request(b"POST", CHAT, *headers, body=body))
+def call(server: Server, provider: str, *headers: bytes) -> Response:
+    body = to_json(chat(f"{provider}/gpt-4o"))
+    return exchange(server.port, request(b"POST", CHAT, *headers, body=body))
 
 
-def told(got: Answer) -> str:
+def told(got: Response) -> str:
     return str(got.json["error"]["message"])
 
 
@@ -95,17 +113,17 @@ def told(got: Answer) -> str:
 def test_a_call_arrives(
     server: Server, upstream: Upstream, network: Network, provider: str
 ) -> None:
-    network.proxy.heads.clear()
+    network.proxy.requests.clear()
 
     assert call(server, provider).status == 200
     assert upstream.openai.request.key == KEYS["openai"]
     target = f"POST {upstream.openai.url}{CHAT}"
     if provider == "tunnelled":
         target = f"CONNECT {network.env['TLS_URL'].removeprefix('https://')}"
-        assert KEYS["openai"] not in network.proxy.heads[0]
+        assert KEYS["openai"] not in network.proxy.requests[0]
     assert network.proxy.targets == ([target] if provider in PROXIED else [])
     if provider == "proxied-http":
-        assert "dXNlcjpwcm94eS1zZWNyZXQ=" in network.proxy.heads[0]
+        assert "dXNlcjpwcm94eS1zZWNyZXQ=" in network.proxy.requests[0]
         assert "proxy-secret" not in server.log
 
 
@@ -113,19 +131,19 @@ def test_a_call_arrives(
 def test_a_way_that_fails_is_an_error_that_says_how(
     server: Server, upstream: Upstream, provider: str
 ) -> None:
-    upstream.gemini.script(answer(b"", 407))
+    upstream.gemini.script(respond(b"", 407))
 
     got = call(server, provider)
 
-    assert got.error_code == (502, "upstream_unreachable")
+    assert got.status_and_code == (502, "upstream_unreachable")
     assert UNREACHABLE[provider][0] in (None, told(got))
     assert [each.key for each in upstream.openai.requests] == []
     assert [each.key for each in upstream.gemini.requests] in ([], [None])
 
 
 OK = b"HTTP/1.1 200 OK\r\n"
-HINTS = head(103, {"link": "</>"})
-HALF = head(200, {"transfer-encoding": "chunked"}) + chunk(b"{")
+HINTS = response_head(103, {"link": "</>"})
+HALF = response_head(200, {"transfer-encoding": "chunked"}) + chunk(b"{")
 # The provider, and what the upstream writes, with a tenth of a second in between.
 SLOW: dict[str, tuple[str, list[Step]]] = {
     "deaf": ("deaf", []),
@@ -146,7 +164,7 @@ def test_an_upstream_that_is_silent_for_too_long_is_a_timeout(
 
     got = call(server, provider)
 
-    assert got.error_code == (504, "upstream_timeout")
+    assert got.status_and_code == (504, "upstream_timeout")
     assert told(got).startswith("The upstream was silent for longer")
     assert 0.4 < time.monotonic() - began < 6
     assert all(each.disconnected.wait(2) for each in upstream.openai.requests)
@@ -156,7 +174,7 @@ def test_an_upstream_that_is_silent_for_too_long_is_a_timeout(
 def test_interim_answers_are_not_the_answer(
     server: Server, upstream: Upstream, count: int, status: int
 ) -> None:
-    upstream.openai.script(HINTS * count + answer(b"{}", 201), times=2)
+    upstream.openai.script(HINTS * count + respond(b"{}", 201), times=2)
 
     got = [call(server, "openai") for _ in range(2)]
 
@@ -165,7 +183,7 @@ def test_interim_answers_are_not_the_answer(
 
 
 def test_a_cookie_is_kept_for_nobody(server: Server, upstream: Upstream) -> None:
-    upstream.openai.script(answer(headers={"set-cookie": "a=b"}), times=2)
+    upstream.openai.script(respond(headers={"set-cookie": "a=b"}), times=2)
 
     assert [call(server, "named").status for _ in range(2)] == [200, 200]
     assert {each.header("cookie") for each in upstream.openai.requests} == {None}
@@ -192,13 +210,14 @@ def test_what_waits_in_the_kernel_is_seen_before_a_connection_is_used(
     """A loop that was busy has not read the end of a connection that stood idle."""
     pinned = Pinned(ProviderConfig(base_url=upstream.openai.url))
     url = pinned.endpoint(CHAT, b"")
+    upstream.openai.script(respond(), times=2)
 
     async def call_twice() -> None:
         for _ in range(2):
             response = await post(pinned.pool, url, CIMultiDict(), b"{}")
             await response.read()
             # These block the loop, which so cannot notice what the mock does.
-            assert upstream.openai.requests[0].answered.wait(5)
+            assert upstream.openai.requests[0].responded.wait(5)
             upstream.openai.drop_connections()
         await pinned.pool.close()
 
@@ -208,20 +227,20 @@ def test_what_waits_in_the_kernel_is_seen_before_a_connection_is_used(
 
 
 @pytest.mark.parametrize("kind", [JSON, wire.EVENTS], ids=["regular", "streamed"])
-@pytest.mark.parametrize("unasked", [answer(b"not yours"), b"HTTP/1.1 200", b"\r\n"])
+@pytest.mark.parametrize("unasked", [respond(b"not yours"), b"HTTP/1.1 200", b"\r\n"])
 def test_what_comes_unasked_is_nobodys_answer(
     client: httpx.Client, upstream: Upstream, unasked: bytes, kind: dict[str, str]
 ) -> None:
     """It would be the next caller's, and each later answer that of the call before."""
-    gate, mine = Gate(), answer(b"mine", headers=kind)
+    gate, mine = Gate(), respond(b"mine", headers=kind)
     upstream.openai.script(mine + unasked)
     upstream.openai.script(mine, gate, unasked)
-    upstream.openai.script(answer(b"yours"), times=2)
+    upstream.openai.script(respond(b"yours"), times=2)
     call = partial(client.post, CHAT, json=chat(), headers=bearer())
 
     bodies = [call().content for _ in range(2)]
     gate.open()
-    assert upstream.openai.requests[1].answered.wait(5)
+    assert upstream.openai.requests[1].responded.wait(5)
     # The server's loop reads what came before this call.
     client.post(CHAT, **OTHER_VENDOR)
     bodies += [call().content for _ in range(2)]
@@ -238,10 +257,12 @@ def test_a_vendor_that_hangs_costs_no_other_vendor_anything(
 
     with ExitStack() as stack:
         for _ in range(100):
-            stack.enter_context(Raw(server.port)).send(http.CALL)
+            stack.enter_context(RawConnection(server.port)).send(http.CHAT_REQUEST)
         upstream.openai.wait_requests(100)
         others = [client.post(CHAT, **OTHER_VENDOR) for _ in range(20)]
         assert {each.status_code for each in others} == {200}
         assert upstream.openai.open_connections == 100
 
-    http.eventually(lambda: upstream.openai.open_connections == 0)
+    http.eventually(
+        lambda: upstream.openai.open_connections == 0, "the upstream is disconnected"
+    )

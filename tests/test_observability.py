@@ -14,17 +14,18 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 
 from lls_openai.server.access_log import set_up_logs
 from tests.support import http, wire
-from tests.support.http import CHAT, MODEL, ask, bearer, chat, encoded, request
+from tests.support.http import CHAT, MODEL, bearer, chat, exchange, request, to_json
 from tests.support.network import Network
-from tests.support.server import TALKATIVE, Server, Servers, Variation
+from tests.support.run_yaml import DEBUG_LOGGING, Variation
+from tests.support.server import Server, Servers
 from tests.support.upstream import Upstream
-from tests.support.wire import DONE, RESET, Gate, Json, Step, answer, event, stream
+from tests.support.wire import DONE, RESET, Gate, Json, Step, event, respond, stream
 
 RELAYED = {"model": MODEL, "provider": "openai"}
 
 
 def line_of(server: Server, response: httpx.Response) -> Json:
-    (line,) = server.wait_access(request_id=response.headers["x-request-id"])
+    (line,) = server.wait_access_log(request_id=response.headers["x-request-id"])
     return line
 
 
@@ -32,7 +33,7 @@ def test_a_relayed_call_is_a_line(
     server: Server, client: httpx.Client, upstream: Upstream
 ) -> None:
     gate, path, began = Gate(), f"{CHAT}?key=in-a-query", time.monotonic()
-    upstream.openai.script(*stream(wire.FIRST, gate, DONE))
+    upstream.openai.script(*stream(wire.FIRST_EVENT, gate, DONE))
     body = chat(stream=True)
     with client.stream("POST", path, json=body, headers=bearer()) as response:
         next(pieces := response.iter_raw())
@@ -59,7 +60,7 @@ def test_a_relayed_call_is_a_line(
 def test_an_error_of_the_servers_own_has_its_code(
     server: Server, client: httpx.Client, upstream: Upstream
 ) -> None:
-    upstream.openai.script(answer(status=502))
+    upstream.openai.script(respond(status=502))
     sent = [
         (401, "missing_api_key", client.post(CHAT, json=chat())),
         (404, "model_not_found", client.post(CHAT, json=chat("a/b"), headers=bearer())),
@@ -80,24 +81,27 @@ def test_who_leaves_before_the_answer_is_499(
 ) -> None:
     """As nginx has it. A body of which only a space is lacking is not relayed."""
     upstream.openai.script(Gate())
-    before = [line for line in server.access() if line["status"] == 499]
-    sent = request(body=http.BODY + b" " * lacking).removesuffix(b" ")
-    with http.Raw(server.port) as raw:
+    before = [line for line in server.access_log() if line["status"] == 499]
+    sent = request(body=http.CHAT_BODY + b" " * lacking).removesuffix(b" ")
+    with http.RawConnection(server.port) as raw:
         raw.send(sent)
         if not lacking:
             upstream.openai.wait_requests()
 
-    line = server.wait_access(len(before) + 1, status=499)[-1]
+    line = server.wait_access_log(len(before) + 1, status=499)[-1]
     assert line.items() >= told.items()
 
 
-@TALKATIVE
+@DEBUG_LOGGING
 @pytest.mark.usefixtures("upstream")
 def test_a_person_gets_columns(server: Server, client: httpx.Client) -> None:
     response = client.post(CHAT, json=chat(), headers=bearer())
-    ask(server.port, request(b"GET", "/v1/%1b%5b31m%0a"))
+    exchange(server.port, request(b"GET", "/v1/%1b%5b31m%0a"))
 
-    http.eventually(lambda: r"  GET    /v1/\u001b[31m\n  " in server.log)
+    http.eventually(
+        lambda: r"  GET    /v1/\u001b[31m\n  " in server.log,
+        "the path is logged, escaped",
+    )
     own = response.headers["x-request-id"]
     (line,) = [x for x in server.log.splitlines() if own in x and " ms " in x]
     facts = rf"200 +[\d.]+ ms  POST   {CHAT} +{MODEL}  127\.0\.0\.1:\d+  {own}"
@@ -161,8 +165,8 @@ def measured(exporting: Server, upstream: Upstream) -> Callable[..., Seen]:
 
         before = exported(upstream)
         for body in bodies:
-            ask(exporting.port, request(path=path, body=encoded(body)))
-        return http.eventually(come)
+            exchange(exporting.port, request(path=path, body=to_json(body)))
+        return http.eventually(come, f"{len(bodies)} calls are measured")
 
     return measure
 
@@ -173,7 +177,7 @@ CALLS = {
     "chat": (CHAT, chat(), USAGE),
     "a stream": (CHAT, chat(stream=True), USAGE),
     "responses": (http.RESPONSES, chat(stream=True), OTHERS),
-    "messages": (http.MESSAGES, chat(http.CLAUDE), OTHERS),
+    "messages": (http.MESSAGES, chat(http.CLAUDE_MODEL), OTHERS),
 }
 
 
@@ -187,7 +191,7 @@ def test_a_call_is_measured(
     vendor.pause = 0.1
     # The last count is the one that holds.
     last = event({"usage": {"completion_tokens": 1}}) + event(usage)
-    streamed, whole = stream(event({}), last, DONE), [answer(encoded(usage))]
+    streamed, whole = stream(event({}), last, DONE), [respond(to_json(usage))]
     vendor.script(*(streamed if is_stream else whole))
     start = time.perf_counter()
 
@@ -206,7 +210,7 @@ def test_a_call_is_measured(
 
 
 @pytest.mark.parametrize(
-    "steps", [[answer(status=500)], stream(event({}), end=RESET), [RESET]]
+    "steps", [[respond(status=500)], stream(event({}), end=RESET), [RESET]]
 )
 def test_a_streamed_call_that_fails_is_measured_as_such(
     upstream: Upstream, measured: Callable[..., Seen], steps: list[Step]
@@ -221,14 +225,14 @@ def test_models_that_callers_make_up_are_one_series(
     exporting: Server, upstream: Upstream, measured: Callable[..., Seen]
 ) -> None:
     """Ten thousand names would fill the limit of series, and drop real ones."""
-    upstream.openai.script(answer(), times=2)
+    upstream.openai.script(respond(), times=2)
     # This is no call of a provider, and is not measured.
-    ask(exporting.port, request(body=encoded(chat("nobody/m-1"))))
+    exchange(exporting.port, request(body=to_json(chat("nobody/m-1"))))
 
     new = measured(chat("openai/made-up"), chat("openai/made-up-2"))
 
     other = "other", "openai", "success", "false"
     assert {key[2:] for key in new} == {other}
     assert new["count", DURATION, *other] == 2
-    assert len(exporting.wait_access(2, model="other")) == 2
+    assert len(exporting.wait_access_log(2, model="other")) == 2
     assert "made-up" not in exporting.log

@@ -17,11 +17,20 @@ import pytest
 import yaml
 
 from tests.support import docs
-from tests.support.http import CHAT, MODEL, Raw, bearer, chat, eventually, provider_data
+from tests.support.http import (
+    CHAT,
+    KEYS,
+    MODEL,
+    RawConnection,
+    bearer,
+    chat,
+    eventually,
+    provider_data,
+)
 from tests.support.network import Network
-from tests.support.server import RUN_YAML, Server, Servers, Variation, free_port, merged
+from tests.support.run_yaml import RUN_YAML, Variation, merge
+from tests.support.server import Server, Servers, free_port
 from tests.support.upstream import Upstream
-from tests.support.vendors import KEYS, OpenAI
 from tests.support.wire import Json
 
 OPERATING = "docs/operating.md"
@@ -49,7 +58,7 @@ def _with_lines(titles: set[str]) -> Any:  # noqa: ANN401 - any YAML
     config = yaml.safe_load(RUN_YAML.read_text())
     for title in sorted(titles):
         (lines,) = _blocks(title, "yaml")
-        config = merged(config, yaml.safe_load(lines))
+        config = merge(config, yaml.safe_load(lines))
     return config
 
 
@@ -200,15 +209,12 @@ def test_the_metrics_that_the_page_names_arrive(
         arrived = b"".join(request.body for request in sent)
         return all(name.encode() in arrived for name in named)
 
-    eventually(all_there)
+    eventually(all_there, "all metrics at the collector")
     assert len(named) == 6
 
 
 def test_make_serves_over_tls_and_a_stop_waits_for_no_idle_client(
-    network: Network,
-    upstream: Upstream,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    network: Network, upstream: Upstream, tmp_path: Path
 ) -> None:
     """On another port and interface, with one more vendor and one more model."""
     clone, port = docs.Clone(tmp_path), free_port()
@@ -218,7 +224,6 @@ def test_make_serves_over_tls_and_a_stop_waits_for_no_idle_client(
     (clone.path / "run.yaml").write_text(yaml.safe_dump(_with_lines(OPEN)))
     (start,), (ask,) = _blocks(ELSEWHERE, "sh"), _blocks("TLS", "sh")
     url = f"https://127.0.0.1:{port}"
-    monkeypatch.setattr(OpenAI, "models", (*OpenAI.models, "mistral-small-latest"))
     env = upstream.environment | {"MISTRAL_UPSTREAM_URL": f"{upstream.openai.url}/v1"}
     keys = dict.fromkeys(("MISTRAL_API_KEY", "OPENAI_API_KEY"), KEYS["openai"])
 
@@ -226,11 +231,11 @@ def test_make_serves_over_tls_and_a_stop_waits_for_no_idle_client(
         status, output = clone.run(ask.replace("https://localhost:8321", url), **keys)
         with pytest.raises(httpx.RemoteProtocolError):
             httpx.get(url.replace("https", "http"), trust_env=False)
-        idle = Raw(port, tls=network.trusting)
+        idle = RawConnection(port, tls=network.client_context)
         asked = time.monotonic()
 
     with idle:
-        assert idle.closed()
+        assert idle.is_closed_within()
     assert time.monotonic() - asked < 8
     assert status == 0, output
     rows = re.findall(r"(?m)^(\S+/\S+) +ok +ok ", output)

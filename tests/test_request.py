@@ -5,10 +5,18 @@ from importlib.metadata import version
 
 import pytest
 
-from tests.support.http import CHAT, OWN, ROUTES, Answer, ask, encoded, request
+from tests.support.http import (
+    CHAT,
+    DEFAULT_HEADERS,
+    ROUTES,
+    Response,
+    exchange,
+    request,
+    to_json,
+)
 from tests.support.server import Server
 from tests.support.upstream import Upstream
-from tests.support.wire import LAST_CHUNK, answer, chunk
+from tests.support.wire import LAST_CHUNK, chunk, respond
 
 # What a base_url has behind its origin, and the path that calls go to.
 BASES = {"": "/v1", "/": "/v1", "/v1/": "/v1", "/openai": "/openai/v1"}
@@ -21,8 +29,8 @@ MEBIBYTE = 1024 * 1024
 START = b'{"model":"openai/m-1",'
 
 
-def call(server: Server, body: bytes, *lines: bytes, path: str = CHAT) -> Answer:
-    return ask(server.port, request(b"POST", path, *lines, body=body))
+def call(server: Server, body: bytes, *lines: bytes, path: str = CHAT) -> Response:
+    return exchange(server.port, request(b"POST", path, *lines, body=body))
 
 
 # What a parser, or a model of the API, would drop or write in another way.
@@ -59,7 +67,7 @@ STOPPED = (
 
 @pytest.mark.parametrize("path", ROUTES)
 def test_what_was_sent_arrives(server: Server, upstream: Upstream, path: str) -> None:
-    upstream.openai.script(answer())
+    upstream.openai.script(respond())
     sent = f'{{"first":1,"model":"openai/m-1",{FIELDS},"last":2}}'.encode()
     # As Claude Code asks.
     target = f"{path}?beta=true&a=%20b%2F"
@@ -67,7 +75,11 @@ def test_what_was_sent_arrives(server: Server, upstream: Upstream, path: str) ->
     assert call(server, sent, *STOPPED, *PASSING, path=target).status == 200
 
     arrived, body = upstream.openai.request, sent.replace(b"openai/m-1", b"m-1", 1)
-    own = [b"Host: 127.0.0.1:%d" % upstream.openai.port, *OWN[1:], b"Accept: */*"]
+    own = [
+        b"Host: 127.0.0.1:%d" % upstream.openai.port,
+        *DEFAULT_HEADERS[1:],
+        b"Accept: */*",
+    ]
     own += [b"Accept-Encoding: identity", b"Content-Length: %d" % len(body)]
     own += [f"User-Agent: lls-openai/{version('lls-openai')}".encode()]
     headers = [b"%b: %b" % pair for pair in arrived.headers]
@@ -96,7 +108,7 @@ def test_a_large_body_arrives_whole_and_costs_little(
     server: Server, upstream: Upstream, size: int, *, is_chunked: bool
 ) -> None:
     """Even with an emoji, for which Python's text would take four bytes a letter."""
-    upstream.openai.script(answer())
+    upstream.openai.script(respond())
     # The emoji stands across the border of two pieces that are checked.
     sent = (START + b'"a":"').ljust(65535, b":") + "😀".encode()
     # No request has more colons than this one.
@@ -108,9 +120,9 @@ def test_a_large_body_arrives_whole_and_costs_little(
         head = request(b"POST", CHAT, b"Transfer-Encoding: chunked")
         segments = [head, *map(chunk, parts), LAST_CHUNK]
 
-    grown = server.growth()
+    grown = server.measure_growth()
 
-    assert ask(server.port, *segments).status == 200
+    assert exchange(server.port, *segments).status == 200
     assert grown() < (4 * size + 8) * MEBIBYTE
     arrived = upstream.openai.request
     assert arrived.body == sent.replace(b"openai/m-1", b"m-1", 1)
@@ -135,12 +147,12 @@ NO_MODEL = [b"{}", b'{"a":{"model":"a"}}', b'{"model":null}', b'{"model":["a"]}'
 def test_a_body_that_is_no_request_is_refused(
     server: Server, upstream: Upstream, param: str | None, sent: bytes
 ) -> None:
-    grown = server.growth()
+    grown = server.measure_growth()
 
     got = call(server, sent)
 
     assert grown() < 4 * len(sent) + 8 * MEBIBYTE
-    assert got.error_code == (400, "invalid_request_body")
+    assert got.status_and_code == (400, "invalid_request_body")
     assert got.json["error"]["param"] == param
     assert upstream.openai.requests == []
 
@@ -149,6 +161,6 @@ def test_a_body_that_is_no_request_is_refused(
 def test_a_version_is_added_where_base_url_has_none(
     server: Server, upstream: Upstream, number: int, expected: str
 ) -> None:
-    call(server, encoded({"model": f"base-{number}/m-1"}))
+    call(server, to_json({"model": f"base-{number}/m-1"}))
 
     assert upstream.openai.request.target == f"{expected}/chat/completions"

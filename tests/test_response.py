@@ -8,10 +8,27 @@ import httpx
 import pytest
 
 from tests.support import http, wire
-from tests.support.http import CHAT, ROUTES, Raw, ask, bearer, chat, request
+from tests.support.http import (
+    CHAT,
+    ROUTES,
+    RawConnection,
+    bearer,
+    chat,
+    exchange,
+    request,
+)
 from tests.support.server import Server
 from tests.support.upstream import Upstream
-from tests.support.wire import EVENTS, JSON, Gate, Step, answer, chunk, head, stream
+from tests.support.wire import (
+    EVENTS,
+    JSON,
+    Gate,
+    Step,
+    chunk,
+    respond,
+    response_head,
+    stream,
+)
 
 # Pretty-printed, with numbers, escapes and a byte that no parser would give back.
 BODY = b'{\n  "model": "gpt-4o-2024-08-06",\t"n": [1e-7, -0.0], "s": "\\u00e9\xff"}\n'
@@ -37,9 +54,9 @@ def test_an_answer_passes_as_the_upstream_sent_it(
     relayed = [(name, f"{n}; {name}") for n, name in enumerate(RELAYED.split())]
     relayed += [("content-type", "application/json; a=b"), ("content-encoding", coding)]
     dropped = [("connection", "x-hop"), *((name, "1") for name in NOT_RELAYED.split())]
-    upstream.openai.script(answer(body, status, relayed + dropped))
+    upstream.openai.script(respond(body, status, relayed + dropped))
 
-    got = ask(server.port, request(path=path, body=b'{"model":"openai/m-1"}'))
+    got = exchange(server.port, request(path=path, body=b'{"model":"openai/m-1"}'))
 
     own = {"content-length": str(len(body))} if body else {}
     own |= {"server": "uvicorn", "date": got.headers["date"]}
@@ -61,13 +78,13 @@ def test_an_answer_passes_as_the_upstream_sent_it(
 def test_an_answer_and_its_access_line_have_one_request_id(
     server: Server, upstream: Upstream, headers: dict[str, str], expected: str
 ) -> None:
-    upstream.openai.script(answer(headers=JSON | headers))
+    upstream.openai.script(respond(headers=JSON | headers))
 
-    got = ask(server.port, http.CALL)
+    got = exchange(server.port, http.CHAT_REQUEST)
 
     assert re.fullmatch(expected, request_id := got.headers["x-request-id"])
     assert "cf-ray" not in got.headers
-    assert len(server.wait_access(request_id=request_id)) == 1
+    assert len(server.wait_access_log(request_id=request_id)) == 1
 
 
 BIG = b"x" * 3 * http.MEBIBYTE
@@ -100,7 +117,7 @@ def test_what_is_not_held_passes_as_it_arrives(
     if framing is LENGTH:
         headers["content-length"] = str(len(first) + 4)
     gate, framed = Gate(), chunk(first) if framing is CHUNKED else first
-    upstream.openai.script(head(status, headers) + framed, gate, end)
+    upstream.openai.script(response_head(status, headers) + framed, gate, end)
     is_whole = isinstance(end, bytes)
 
     with client.stream("POST", CHAT, json=chat(), headers=bearer()) as got:
@@ -117,7 +134,7 @@ def test_what_is_not_held_passes_as_it_arrives(
 CLOSED = "The upstream closed the connection before its answer was whole"
 NOT_HTTP = "The upstream's answer is not HTTP"
 OK = b"HTTP/1.1 200 OK\r\n"
-IN_CHUNKS = head(200, JSON | CHUNKED)
+IN_CHUNKS = response_head(200, JSON | CHUNKED)
 PAGE = {"content-type": "text/html", "content-length": "9"}
 OTHER_JSON = {"content-type": "Application/LD+JSON;v=1", "content-length": "9"}
 # What the upstream writes before it closes, and how that is told.
@@ -125,15 +142,18 @@ FAULTS: dict[str, tuple[str, list[Step]]] = {
     "nothing": (CLOSED, []),
     "a reset": (CLOSED, [wire.RESET]),
     "half a head": (CLOSED, [OK + b"content-type: app"]),
-    "only a 1xx": (CLOSED, [head(103, {})]),
-    "half a body": (CLOSED, [head(200, OTHER_JSON) + b"{"]),
-    "half a body of no type": (CLOSED, [head(200, {"content-length": "9"}) + b"{"]),
-    "half an error page": (CLOSED, [head(503, PAGE) + b"<"]),
+    "only a 1xx": (CLOSED, [response_head(103, {})]),
+    "half a body": (CLOSED, [response_head(200, OTHER_JSON) + b"{"]),
+    "half a body of no type": (
+        CLOSED,
+        [response_head(200, {"content-length": "9"}) + b"{"],
+    ),
+    "half an error page": (CLOSED, [response_head(503, PAGE) + b"<"]),
     "half of 1 MiB": (CLOSED, [IN_CHUNKS, chunk(b" " * http.MEBIBYTE)]),
     # Without a length it would end with its connection, but only in order.
-    "all but its end": (CLOSED, [head(200, JSON) + b"{}", wire.RESET]),
-    "another protocol": (NOT_HTTP, [head(101, {"upgrade": "x"})]),
-    "status 600": (NOT_HTTP, [head(600, {"content-length": "0"})]),
+    "all but its end": (CLOSED, [response_head(200, JSON) + b"{}", wire.RESET]),
+    "another protocol": (NOT_HTTP, [response_head(101, {"upgrade": "x"})]),
+    "status 600": (NOT_HTTP, [response_head(600, {"content-length": "0"})]),
     "no HTTP": (NOT_HTTP, [b"\x16\x03\x01\x02\x00hello\r\n\r\n"]),
     "an endless header": (NOT_HTTP, [OK + b"x: " + b"x" * 100_000]),
     "no chunk": (NOT_HTTP, [IN_CHUNKS + b"none\r\n"]),
@@ -145,10 +165,10 @@ def test_no_whole_answer_is_an_error(
     server: Server, upstream: Upstream, message: str, steps: list[Step]
 ) -> None:
     """502; nothing of it is relayed or retried, on a connection that was sound."""
-    ask(server.port, http.CALL)
+    exchange(server.port, http.CHAT_REQUEST)
     upstream.openai.script(*steps, wire.CLOSE, times=None)
 
-    got = ask(server.port, http.CALL)
+    got = exchange(server.port, http.CHAT_REQUEST)
 
     error = {"message": message, "type": "server_error", "param": None}
     error["code"] = "upstream_unreachable"
@@ -165,9 +185,9 @@ def test_a_caller_of_http_1_0_gets_no_chunks(
     half = len(body) // 2
     upstream.openai.script(*stream(body[:half], body[half:], headers=kind))
 
-    with Raw(server.port) as raw:
-        raw.send(http.CALL.replace(b"HTTP/1.1", b"HTTP/1.0", 1))
-        start, _, got = raw.rest().partition(b"\r\n\r\n")
+    with RawConnection(server.port) as raw:
+        raw.send(http.CHAT_REQUEST.replace(b"HTTP/1.1", b"HTTP/1.0", 1))
+        start, _, got = raw.read_to_end().partition(b"\r\n\r\n")
 
     assert got == body
     assert b"transfer-encoding" not in start.lower()

@@ -10,12 +10,20 @@ import yaml
 
 from lls_openai.relay.model_lookup import OTHER, Routing
 from tests.support import http
-from tests.support.http import CHAT, CLAUDE, EMBEDDINGS, MODELS, ROUTES, bearer, chat
+from tests.support.http import (
+    CHAT,
+    CLAUDE_MODEL,
+    EMBEDDINGS,
+    KEYS,
+    MODELS,
+    ROUTES,
+    bearer,
+    chat,
+)
 from tests.support.upstream import Upstream
-from tests.support.vendors import KEYS
-from tests.support.wire import Json, answer
+from tests.support.wire import Json, respond
 
-GEMINI = http.GEMINI
+GEMINI = http.GEMINI_MODEL
 NOT_FOUND = "404 model_not_found: "
 
 # One server for all that Llama Stack decides: users and what they may read, models of
@@ -39,10 +47,10 @@ registered_resources:
   shields: [{shield_id: gemini/gemini-2.5-flash-lite, provider_id: guard}]
 server:
   auth:
-    provider_config: {type: custom, endpoint: "${env.GATEKEEPER_URL}"}
+    provider_config: {type: custom, endpoint: "${env.AUTH_URL}"}
     route_policy:
       - permit: {paths: [/v1/models, /v1/health]}
-      - {permit: {paths: /v1/*}, when: user with caller in roles}
+      - {permit: {paths: /v1/*}, when: user with developer in roles}
     access_policy:
       - permit: {principal: alice, actions: [read]}
       - permit: {actions: [read], resource: "regex:model::gemini/"}
@@ -73,9 +81,9 @@ def test_a_name_leads_to_a_provider(
     """The one before the first "/", or that of the listed model of a bare name."""
     # With its provider, the last one is as long as a name may be.
     unlisted = ("ft:gpt-4o:org::id", "openai/é 😀", "x" * 249)
-    bare = () if route == EMBEDDINGS else (CLAUDE.partition("/")[2],)
+    bare = () if route == EMBEDDINGS else (CLAUDE_MODEL.partition("/")[2],)
     for vendor in (upstream.openai, upstream.anthropic):
-        vendor.script(answer(), times=None)
+        vendor.script(respond(), times=None)
 
     # Asked again, the answer is the same.
     for name in (*(f"openai/{name}" for name in unlisted), *bare) * 2:
@@ -92,8 +100,9 @@ def test_an_unknown_name_is_told_with_the_registered_ones(
 
     shown = f"'{name}'" if len(name) <= 256 else "That name"
     assert told == (
-        f"{NOT_FOUND}{shown} is no model of a provider here. Registered: {CLAUDE}, "
-        f"{GEMINI}, openai-mini/gpt-4.1-nano, openai-mini/gpt-4o-mini, openai/gpt-4o. "
+        f"{NOT_FOUND}{shown} is no model of a provider here. Registered: "
+        f"{CLAUDE_MODEL}, {GEMINI}, openai-mini/gpt-4.1-nano, "
+        "openai-mini/gpt-4o-mini, openai/gpt-4o. "
         "Another is called as <provider>/<the vendor's name for it>"
     )
     assert _arrived(upstream) == []
@@ -109,7 +118,7 @@ def test_only_a_model_in_allowed_models_is_called(
     client: httpx.Client, upstream: Upstream, model: str, allowed: str
 ) -> None:
     """The list has the vendor's own names; an empty one allows none."""
-    upstream.openai.script(answer())
+    upstream.openai.script(respond())
 
     told = _told(client.post(CHAT, json=chat(model), headers=bearer()))
 
@@ -188,9 +197,9 @@ def test_a_stock_provider_still_works(client: httpx.Client, upstream: Upstream) 
 @decided_by_llama_stack
 def test_calls_from_inside_are_pinned(client: httpx.Client, upstream: Upstream) -> None:
     """Its safety API's, with the caller's key, and once: the stock one tries thrice."""
-    safe = answer(b'{"choices":[{"index":0,"message":{"content":"safe"}}]}')
+    safe = respond(b'{"choices":[{"index":0,"message":{"content":"safe"}}]}')
     upstream.gemini.script(safe)
-    upstream.gemini.script(answer(b"{}", 503, {"retry-after": "0"}), times=None)
+    upstream.gemini.script(respond(b"{}", 503, {"retry-after": "0"}), times=None)
     body: Json = {"shield_id": GEMINI, "params": {}} | chat()
     # After an error of its own, Llama Stack's server closes the connection unasked.
     headers = _as("alice", key=KEYS["gemini"]) | {"connection": "close"}

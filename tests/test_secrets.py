@@ -4,10 +4,19 @@ import pytest
 
 from lls_openai.relay.credentials import Credentials
 from lls_openai.settings import ProviderConfig
-from tests.support.http import CHAT, HEALTH, MODELS, ask, chat, encoded, request
-from tests.support.server import TALKATIVE, WITH_AUTH, Server
+from tests.support.http import (
+    CHAT,
+    HEALTH_REQUEST,
+    MODELS,
+    chat,
+    exchange,
+    request,
+    to_json,
+)
+from tests.support.run_yaml import DEBUG_LOGGING, WITH_AUTH
+from tests.support.server import Server
 from tests.support.upstream import Upstream
-from tests.support.wire import DONE, JSON, RESET, Step, answer, event, stream
+from tests.support.wire import DONE, JSON, RESET, Step, event, respond, stream
 
 # Canaries: made up, and searched for.
 KEY = "sk-openai-mock-k3yk3yk3y"
@@ -25,12 +34,12 @@ LONG = b"Content-Length: 99999999"
 LISTED = DATA.replace(b'"%b"' % K, b'["%b"]' % K)
 CHUNKED = b"Transfer-Encoding: chunked"
 ECHO = f'{{"error":{{"message":"{KEY}: {PROMPT}"}}}}'.encode()
-BODY = encoded(chat(messages=[{"role": "user", "content": PROMPT}]))
+BODY = to_json(chat(messages=[{"role": "user", "content": PROMPT}]))
 STREAMED = BODY[:-1] + b',"stream":true}'
 
 
 def post(*lines: bytes, body: bytes | None = BODY, path: str = CHAT) -> bytes:
-    return request(b"POST", path, *lines, body=body, own=TYPED)
+    return request(b"POST", path, *lines, body=body, headers=TYPED)
 
 
 # A name: the status, what is sent, and what the upstream does.
@@ -40,10 +49,10 @@ PASSED: Attempts = {
     "a stream": (200, post(BEARER, body=STREAMED)),
     "provider data": (200, post(DATA)),
     "a query": (200, post(BEARER, path=f"{CHAT}?key={KEY}")),
-    "the models": (200, request(b"GET", MODELS, DATA, own=TYPED)),
-    "no model": (404, request(b"GET", f"{MODELS}/nobody/m-1", DATA, own=TYPED)),
-    "an echo": (401, post(BEARER), answer(ECHO, 401)),
-    "a redirect": (302, post(BEARER), answer(ECHO, 302, JSON | {"location": KEY})),
+    "the models": (200, request(b"GET", MODELS, DATA, headers=TYPED)),
+    "no model": (404, request(b"GET", f"{MODELS}/nobody/m-1", DATA, headers=TYPED)),
+    "an echo": (401, post(BEARER), respond(ECHO, 401)),
+    "a redirect": (302, post(BEARER), respond(ECHO, 302, JSON | {"location": KEY})),
     "an error in a stream": (200, post(BEARER), *stream(event(KEY + PROMPT), DONE)),
     "a stream that breaks off": (200, post(BEARER), *stream(event(PROMPT), end=RESET)),
 }
@@ -57,9 +66,9 @@ REFUSED: Attempts = {
     "an unknown model": (404, post(BEARER, body=BODY.replace(b"openai/", b"nobody/"))),
     "a body too large": (413, post(BEARER, LONG, body=None) + BODY),
     "a head too large": (431, post(*[b"X-A: " + K] * 20_000)),
-    "no JSON": (415, request(body=BODY, own=(TYPED[0], BEARER))),
+    "no JSON": (415, request(body=BODY, headers=(TYPED[0], BEARER))),
     "a closed route": (404, post(DATA, path="/v1/files")),
-    "another method": (405, request(b"PUT", CHAT, DATA, body=BODY, own=TYPED)),
+    "another method": (405, request(b"PUT", CHAT, DATA, body=BODY, headers=TYPED)),
     "no HTTP": (400, f"POST /{KEY} {PROMPT}\r\n\r\n".encode()),
     "a chunk that is none": (400, post(BEARER, CHUNKED, body=None) + ECHO),
     "an answer that is no HTTP": (502, post(BEARER), ECHO * 2, RESET),
@@ -81,7 +90,7 @@ def found(text: str, *more: str) -> list[str]:
     "name",
     [
         *(PASSED | REFUSED),
-        *(pytest.param(name, marks=TALKATIVE) for name in PASSED | REFUSED),
+        *(pytest.param(name, marks=DEBUG_LOGGING) for name in PASSED | REFUSED),
         *(pytest.param(name, marks=WITH_AUTH) for name in AUTHENTICATED),
     ],
 )
@@ -91,9 +100,9 @@ def test_a_call_leaves_no_trace(server: Server, upstream: Upstream, name: str) -
         upstream.openai.script(*steps)
 
     before = len(server.read("stdout")), len(server.read("stderr"))
-    got = ask(server.port, sent)
+    got = exchange(server.port, sent)
     # There is one event loop: what was done before this was logged before it.
-    assert ask(server.port, HEALTH).status < 500
+    assert exchange(server.port, HEALTH_REQUEST).status < 500
 
     new = server.read("stdout")[before[0] :] + server.read("stderr")[before[1] :]
     assert found(new, *TRACEBACKS) == []

@@ -14,15 +14,16 @@ import pytest
 from lls_openai.provider import get_adapter_impl
 from lls_openai.settings import ProviderConfig
 from tests.support import http
-from tests.support.http import Raw, eventually
-from tests.support.server import PROVIDERS, Servers, Variation, listens
+from tests.support.http import RawConnection, eventually
+from tests.support.run_yaml import PROVIDERS, Variation
+from tests.support.server import Servers, listens
 from tests.support.upstream import Upstream
-from tests.support.wire import DONE, FIRST, LAST_CHUNK, chunk, stream
+from tests.support.wire import DONE, FIRST_EVENT, LAST_CHUNK, chunk, stream
 
 TERM, INT, HUP, KILL = signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL
 # With a pause of 0.1 s it runs for 3 s.
-STREAM = stream(*[FIRST] * 28, DONE)
-REST = b"\r\n" + chunk(FIRST) * 27 + chunk(DONE) + LAST_CHUNK
+STREAM = stream(*[FIRST_EVENT] * 28, DONE)
+REST = b"\r\n" + chunk(FIRST_EVENT) * 27 + chunk(DONE) + LAST_CHUNK
 AT_ONCE = {name: {"drain_timeout": 1} for name in PROVIDERS}
 
 
@@ -45,7 +46,7 @@ class Stop:
         """
         # Nobody else's, for the name in it.
         env = {"LLS_WORKERS": str(self.workers), "STOPPED_BY": name}
-        return Variation({}, self.providers, env, checked=self.workers > 1)
+        return Variation({}, self.providers, env, as_module=self.workers > 1)
 
 
 STOPS = {
@@ -75,23 +76,30 @@ def check(servers: Servers, name: str) -> None:
     stop = STOPS[name]
     server = servers.get(stop.variation(name))
     if stop.workers > 1:
-        eventually(lambda: sum(map(is_serving, server.children())) == 2, 60)
+        eventually(
+            lambda: sum(map(is_serving, server.children())) == 2,
+            "two workers serve",
+            60,
+        )
     paths = [Path(f"/proc/{each}/exe") for each in server.children()]
-    with Raw(server.port, timeout=20) as running, Raw(server.port) as idle:
-        idle.send(http.HEALTH)
-        idle.answer()
-        running.send(http.STREAM)
-        running.read_until(FIRST)
+    with (
+        RawConnection(server.port, timeout=20) as running,
+        RawConnection(server.port) as idle,
+    ):
+        idle.send(http.HEALTH_REQUEST)
+        idle.read_response()
+        running.send(http.STREAMING_REQUEST)
+        running.read_until(FIRST_EVENT)
         for number, pause in stop.signals:
             (os.killpg if stop.group else os.kill)(server.pid, number)
             time.sleep(pause)
-        assert idle.closed(1)
-        eventually(lambda: not listens(server.port), 1.5)
-        rest = running.rest()
+        assert idle.is_closed_within(1)
+        eventually(lambda: not listens(server.port), "the port is closed", 1.5)
+        rest = running.read_to_end()
 
     assert rest == REST if stop.ends_whole else LAST_CHUNK not in rest
-    assert server.wait(20) == stop.status
-    eventually(lambda: not any(path.exists() for path in paths))
+    assert server.wait_exit(20) == stop.status
+    eventually(lambda: not any(path.exists() for path in paths), "all workers exit")
     wrong = ("Traceback", "exc_info", "refresh task")
     assert [each for each in wrong if each in server.log] == []
 

@@ -66,7 +66,7 @@ def test_request_without_valid_token_gets_contract_401(
     for response in (openai, anthropic):
         assert response.headers["www-authenticate"] == "Bearer"
         request_id = response.headers["x-request-id"]
-        (line,) = server.wait_access(request_id=request_id)
+        (line,) = server.wait_access_log(request_id=request_id)
         assert (line["status"], line["code"]) == (401, "invalid_token")
 
 
@@ -88,7 +88,7 @@ def test_request_over_quota_gets_contract_429_with_retry_after(
     # The quota starts again at midnight, UTC.
     left = int(responses[2].headers["retry-after"])
     assert (time.time() + left) % 86_400 == pytest.approx(0, abs=3)
-    (line,) = server.wait_access(status=429)
+    (line,) = server.wait_access_log(status=429)
     assert line["code"] == "quota_exceeded"
 
 

@@ -18,7 +18,8 @@ from lls_openai.__main__ import main
 from lls_openai.provider import get_adapter_impl
 from lls_openai.settings import ProviderConfig
 from tests.support.http import MODELS, bearer
-from tests.support.server import PROVIDERS, RUN_YAML, Server, Servers, Variation
+from tests.support.run_yaml import PROVIDERS, RUN_YAML, Variation
+from tests.support.server import Server, Servers
 
 # What is in the place of run.yaml, or is put into it, or into `config` of a provider,
 # or into the environment.
@@ -65,7 +66,7 @@ server:
   quota: {kvstore: {backend: kv_memory, namespace: quota}, period: day}
   auth:
     provider_config: {type: custom, endpoint: "http://127.0.0.1:9"}
-    route_policy: [{permit: {paths: [/v1/models]}, when: user with caller in roles}]
+    route_policy: [{permit: {paths: [/v1/models]}, when: user with developer in roles}]
     access_policy: [{permit: {actions: [read]}, description: all}]
 config:
   api_key: a-key
@@ -187,7 +188,7 @@ NOBODY = dict.fromkeys(UPSTREAMS, "http://127.0.0.1:9")
 
 
 @pytest.mark.server(
-    checked=True, cwd=Path("/"), env=NOBODY | {"HOME": "/dev/null/none"}
+    as_module=True, cwd=Path("/"), env=NOBODY | {"HOME": "/dev/null/none"}
 )
 def test_starts_anywhere_and_asks_nobody(server: Server, client: httpx.Client) -> None:
     """Without a home, in the root directory, and without a call; one line greets."""
@@ -218,7 +219,9 @@ UNKNOWN = {"provider_id": "a", "provider_type": "remote::nothing", "config": {}}
 LATER = {
     # It would listen on every interface.
     "server.hostt: unknown key": Variation({"server": {"hostt": "x"}}),
-    "remote::nothing": Variation({"providers": {"inference": [UNKNOWN]}}, checked=True),
+    "remote::nothing": Variation(
+        {"providers": {"inference": [UNKNOWN]}}, as_module=True
+    ),
     "listen on 127.0.0.1:{port}: stop": Variation(),
 }
 
@@ -229,7 +232,7 @@ def test_what_is_found_later_is_told_too(servers: Servers, says: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1] if "{port}" in says else None
         server = servers.start(LATER[says], port, ready=False)
-        assert server.wait(90) == 3
+        assert server.wait_exit(90) == 3
 
     (line,) = [x for x in server.log.splitlines() if "lls-openai: " in x]
     assert says.format(port=port) in line

@@ -10,18 +10,40 @@ import pytest
 
 from lls_openai.server.caller import Caller
 from tests.support import http, wire
-from tests.support.http import CALL, CHAT, MESSAGES, Raw, encoded, eventually
+from tests.support.http import (
+    CHAT,
+    CHAT_REQUEST,
+    MESSAGES,
+    RawConnection,
+    eventually,
+    to_json,
+)
 from tests.support.server import Server
 from tests.support.upstream import Upstream
-from tests.support.wire import DONE, EVENTS, FIRST, Gate, Step, event, head, stream
+from tests.support.wire import (
+    DONE,
+    EVENTS,
+    FIRST_EVENT,
+    Gate,
+    Step,
+    event,
+    response_head,
+    stream,
+)
 
 pytestmark = pytest.mark.providers({"impatient": {"network": {"timeout": 0.5}}})
 LARGE = b"data: " + b"x" * 100_000
 PACKER = zlib.compressobj(wbits=zlib.MAX_WBITS | 16)
-PACKED = [PACKER.compress(FIRST) + PACKER.flush(zlib.Z_SYNC_FLUSH), PACKER.flush()]
+PACKED = [
+    PACKER.compress(FIRST_EVENT) + PACKER.flush(zlib.Z_SYNC_FLUSH),
+    PACKER.flush(),
+]
 GZIP = EVENTS | {"content-encoding": "gzip"}
 STREAMS = {
-    "events": (EVENTS, [FIRST, b": a comment\n\n", event({}, "response.x"), DONE]),
+    "events": (
+        EVENTS,
+        [FIRST_EVENT, b": a comment\n\n", event({}, "response.x"), DONE],
+    ),
     "compressed": (GZIP, PACKED),
 }
 # Nothing is added or mended, not even the end of a line.
@@ -105,10 +127,10 @@ def error_event(message: str = CLOSED, code: str = "upstream_disconnected") -> b
 
 DISCONNECTED = error_event()
 NATIVE = {"type": "error", "error": {"type": "api_error", "message": CLOSED}}
-BEGUN = stream(FIRST)[:-1]
+BEGUN = stream(FIRST_EVENT)[:-1]
 # Two events arrive at once, and a third is half there.
-HALF = stream(FIRST * 2 + b"data: ha")[:-1]
-OPEN_END: list[Step] = [head(200, EVENTS) + FIRST]
+HALF = stream(FIRST_EVENT * 2 + b"data: ha")[:-1]
+OPEN_END: list[Step] = [response_head(200, EVENTS) + FIRST_EVENT]
 NO_CHUNK = error_event("The upstream's answer is not HTTP")
 # The route, what comes before the break, how it breaks, and what the caller is told.
 BREAKS: dict[str, tuple[str, list[Step], Step, bytes | None]] = {
@@ -135,31 +157,36 @@ def test_a_break_becomes_an_error_event_or_the_end_of_the_connection(
     with call(client, path) as got:
         pieces = got.iter_raw()
         first = next(pieces)
-        assert first in (FIRST, FIRST * 2, PACKED[0]) or LARGE.startswith(first)
+        assert first in (FIRST_EVENT, FIRST_EVENT * 2, PACKED[0]) or LARGE.startswith(
+            first
+        )
         gate.open()
         if expected is None:
             with pytest.raises(httpx.RemoteProtocolError):
                 list(pieces)
         else:
             assert b"".join(pieces) == expected
-    (line,) = server.wait_access(request_id=got.headers["x-request-id"])
+    (line,) = server.wait_access_log(request_id=got.headers["x-request-id"])
     assert bool(line["code"]) == (kind != "to its end, closed")
     # uvicorn would say so of an answer that is simply given up.
     assert "without completing response" not in server.log
 
 
-WHOLE: list[Step] = [head(200, {"content-length": "99"}) + b'{"half":', wire.SILENCE]
+WHOLE: list[Step] = [
+    response_head(200, {"content-length": "99"}) + b'{"half":',
+    wire.SILENCE,
+]
 # The upstream's answer, and what the caller reads of it.
 LEAVING: dict[str, tuple[list[Step], bytes]] = {
     "before the answer": ([wire.SILENCE], b""),
     "inside a whole answer": (WHOLE, b""),
-    "inside a stream": ([*HALF, wire.SILENCE], FIRST * 2),
+    "inside a stream": ([*HALF, wire.SILENCE], FIRST_EVENT * 2),
 }
-LARGE_CALL = http.request(body=encoded(http.chat(user="x" * 20_000_000)))
+LARGE_CALL = http.request(body=to_json(http.chat(user="x" * 20_000_000)))
 
 
 @pytest.mark.parametrize("by_reset", [False, True], ids=["closing", "reset"])
-@pytest.mark.parametrize("sent", [CALL * 11, LARGE_CALL], ids=len)
+@pytest.mark.parametrize("sent", [CHAT_REQUEST * 11, LARGE_CALL], ids=len)
 @pytest.mark.parametrize("kind", LEAVING)
 def test_a_caller_that_disconnects_closes_its_call_at_once(
     server: Server, upstream: Upstream, kind: str, sent: bytes, *, by_reset: bool
@@ -168,10 +195,10 @@ def test_a_caller_that_disconnects_closes_its_call_at_once(
     steps, seen = LEAVING[kind]
     upstream.openai.script(*steps)
 
-    with Raw(server.port) as raw:
+    with RawConnection(server.port) as raw:
         raw.send(sent)
         upstream.openai.wait_requests()
-        raw.send(CALL * 10 + b"POST / HTT")
+        raw.send(CHAT_REQUEST * 10 + b"POST / HTT")
         assert raw.read_until(seen).endswith(seen)
         if by_reset:
             raw.reset()
@@ -188,14 +215,17 @@ def test_a_caller_that_left_before_its_call_began_is_told_of_at_once() -> None:
 
 def test_a_caller_that_goes_stops_its_body(server: Server, upstream: Upstream) -> None:
     gate = Gate()
-    upstream.openai.script(gate, wire.READ_BODY, wire.answer())
+    upstream.openai.script(gate, wire.READ_BODY, wire.respond())
 
-    with Raw(server.port) as raw:
+    with RawConnection(server.port) as raw:
         raw.send(LARGE_CALL)
         gate.wait_reached()
-        during = server.descriptors()
+        during = server.open_files()
     # Its own connection and the upstream's are gone.
-    eventually(lambda: server.descriptors() <= during - 2)
+    eventually(
+        lambda: server.open_files() <= during - 2,
+        "the client's and the upstream's connection are closed",
+    )
     gate.open()
 
     assert upstream.openai.request.disconnected.wait(2)

@@ -19,9 +19,11 @@ if __name__ == "__main__":
     # Before the imports below, which take a moment.
     end_on_signals()
 
-from tests.support.server import ServerError, Servers, Variation, clean_environment
+from tests.support.http import KEYS
+from tests.support.run_yaml import Variation
+from tests.support.server import ServerError, Servers, clean_environment
 from tests.support.upstream import in_background
-from tests.support.vendors import KEYS
+from tools.mock.vendors import DIALECTS
 
 say = partial(print, flush=True)
 
@@ -43,7 +45,7 @@ def demonstrate(port: int) -> int:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         stack.callback(say, "\nThe server and the mock are stopped.")
         say("Starting a mock of OpenAI, Gemini and Anthropic.")
-        upstream = stack.enter_context(in_background())
+        upstream = stack.enter_context(in_background(**DIALECTS))
         for vendor in upstream.vendors:
             # So that one sees a streamed answer arrive.
             vendor.pause = 0.05

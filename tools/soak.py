@@ -26,12 +26,22 @@ from statistics import median
 import httpx
 
 from tests.support import http
-from tests.support.http import Raw, chat, encoded, request
-from tests.support.server import PROVIDERS, Server, ServerError, Servers, Variation
+from tests.support.http import KEYS, RawConnection, chat, request, to_json
+from tests.support.run_yaml import PROVIDERS, Variation
+from tests.support.server import Server, ServerError, Servers
 from tests.support.upstream import Upstream, in_background
-from tests.support.vendors import KEYS
-from tests.support.wire import FIRST, JSON, SILENCE, Gate, Step, answer, chunk, stream
+from tests.support.wire import (
+    FIRST_EVENT,
+    JSON,
+    SILENCE,
+    Gate,
+    Step,
+    chunk,
+    respond,
+    stream,
+)
 from tools.cli import aligned, end_on_signals
+from tools.mock.vendors import DIALECTS
 
 MIB = http.MEBIBYTE
 # Settings of the server: small, so that little is waited for.
@@ -82,13 +92,13 @@ def endurance(server: Server, upstream: Upstream, calls: int) -> Iterator[Line]:
             wrong += Counter(filter(None, got))
         rate = size / (time.monotonic() - start)
         upstream.reset()
-        with Raw(server.port) as raw:
+        with RawConnection(server.port) as raw:
             # Once this is answered, it has seen that the others are closed.
-            raw.send(http.HEALTH)
-            raw.answer()
+            raw.send(http.HEALTH_REQUEST)
+            raw.read_response()
             memory.append(server.memory() // 1024)
             pooled = sum(vendor.open_connections for vendor in upstream.vendors)
-            descriptors.append(server.descriptors() - pooled)
+            descriptors.append(server.open_files() - pooled)
     what = f"{calls:,} mixed calls, {KEYS_USED:,} keys, {AT_ONCE} at once"
     yield what, f"{rate:.0f}/s", "", ""
     yield exactly("answers other than expected", wrong.total(), 0)
@@ -102,16 +112,16 @@ def endurance(server: Server, upstream: Upstream, calls: int) -> Iterator[Line]:
 def _kinds() -> Iterator[Kind]:
     # Enough words that a stream is under way when its caller leaves.
     words = [{"role": "user", "content": "on and on " * 100}]
-    for model in (http.MODEL, http.GEMINI, http.CLAUDE):
+    for model in (http.MODEL, http.GEMINI_MODEL, http.CLAUDE_MODEL):
         vendor, error = model.partition("/")[0], b'"error"'
-        whole, key = encoded(chat(model)), KEYS[vendor]
+        whole, key = to_json(chat(model)), KEYS[vendor]
         yield whole, key, 200, b"heard: hello"
-        yield encoded(chat(model, stream=True)), key, 200, b"data: [DONE]"
-        yield encoded(chat(model, stream=True, messages=words)), key, 200, b""
+        yield to_json(chat(model, stream=True)), key, 200, b"data: [DONE]"
+        yield to_json(chat(model, stream=True, messages=words)), key, 200, b""
         yield whole, "wrong", 400 if vendor == "gemini" else 401, error
-        yield encoded(chat(f"{vendor}/rate-limited")), key, 429, error
-        yield encoded(chat(f"{vendor}/no-such-model")), key, 404, error
-        yield encoded(chat(f"{vendor}/breaks-off")), key, 502, error
+        yield to_json(chat(f"{vendor}/rate-limited")), key, 429, error
+        yield to_json(chat(f"{vendor}/no-such-model")), key, 404, error
+        yield to_json(chat(f"{vendor}/breaks-off")), key, 502, error
         yield whole[:-1], key, 400, error
 
 
@@ -134,27 +144,31 @@ def _call(client: httpx.Client, call: tuple[int, Kind]) -> str:
 def isolation(server: Server, upstream: Upstream) -> Iterator[Line]:
     """Calls to one vendor while another hangs."""
     gate = Gate()
-    upstream.gemini.script(gate, answer(), times=None)
+    upstream.gemini.script(gate, respond(), times=None)
     yield from _others(server, f"before {HANGING} calls to a vendor that hangs")
     with ExitStack() as opened:
-        hanging = [opened.enter_context(Raw(server.port)) for _ in range(HANGING)]
+        hanging = [
+            opened.enter_context(RawConnection(server.port)) for _ in range(HANGING)
+        ]
         for raw in hanging:
-            raw.send(request(body=encoded(chat(http.GEMINI))))
+            raw.send(request(body=to_json(chat(http.GEMINI_MODEL))))
         upstream.gemini.wait_requests(HANGING, 30)
         yield from _others(server, "beside them")
         gate.open()
-        released = [raw.answer().status for raw in hanging].count(200)
+        released = [raw.read_response().status for raw in hanging].count(200)
     yield exactly("hanging calls answered once the vendor is back", released, HANGING)
     upstream.reset()
 
 
 def _others(server: Server, when: str) -> Iterator[Line]:
     times = list[float]()
-    with Raw(server.port, timeout=30) as raw:
+    with RawConnection(server.port, timeout=30) as raw:
         for _ in range(MEASURED):
             start = time.monotonic()
-            raw.send(http.CALL)
-            times += [time.monotonic() - start] if raw.answer().status == 200 else []
+            raw.send(http.CHAT_REQUEST)
+            times += (
+                [time.monotonic() - start] if raw.read_response().status == 200 else []
+            )
     yield exactly(f"{when}: calls to another answered", len(times), MEASURED)
     yield "  their p50", f"{median(times or [math.inf]) * 1000:.1f} ms", "", ""
 
@@ -163,11 +177,11 @@ def leaving(server: Server, upstream: Upstream) -> Iterator[Line]:
     """Callers that leave after bodies of all sizes, half of them inside a stream."""
     times, memory = list[float](), server.memory()
     ways: list[tuple[bytes, list[Step]]]
-    ways = [(b"", [SILENCE]), (FIRST, stream(FIRST, Gate()))]
+    ways = [(b"", [SILENCE]), (FIRST_EVENT, stream(FIRST_EVENT, Gate()))]
     for kb, (seen, steps) in product([1, 300, 1000, 5000, 20_000] * 4, ways):
         upstream.openai.script(*steps)
-        with Raw(server.port) as raw:
-            raw.send(request(body=encoded(chat(stream=True, user="x" * kb * 1000))))
+        with RawConnection(server.port) as raw:
+            raw.send(request(body=to_json(chat(stream=True, user="x" * kb * 1000))))
             (arrived,) = upstream.openai.wait_requests()
             raw.read_until(seen)
             left = time.monotonic()
@@ -184,10 +198,12 @@ def not_reading(server: Server, upstream: Upstream) -> Iterator[Line]:
     """Callers that ask for a large stream and read nothing of it."""
     openai, piece = upstream.openai, chunk(b"x" * 16_000 + b"\n\n")
     openai.script(stream()[0], [piece] * (LARGE // len(piece)), times=None)
-    growth = server.growth()
+    growth = server.measure_growth()
     with ExitStack() as opened:
         for _ in range(READERS):
-            opened.enter_context(Raw(server.port)).send(http.STREAM)
+            opened.enter_context(RawConnection(server.port)).send(
+                http.STREAMING_REQUEST
+            )
         start, arrived = time.monotonic(), openai.wait_requests(READERS, 30)
         dropped = [each.disconnected.wait(CALLER_TIMEOUT * 3) for each in arrived]
         seconds = time.monotonic() - start
@@ -205,7 +221,7 @@ def not_reading(server: Server, upstream: Upstream) -> Iterator[Line]:
 
 def half_bodies(server: Server) -> Iterator[Line]:
     """Bodies that are never whole, with a key that is none, and all at once."""
-    growth = server.growth()
+    growth = server.measure_growth()
     with ThreadPoolExecutor(BODIES) as pool:
         statuses = list(pool.map(_send_half, [server.port] * BODIES))
     peak = growth() // MIB
@@ -213,16 +229,16 @@ def half_bodies(server: Server) -> Iterator[Line]:
     yield at_most(f"{what} most memory", peak, IN_FLIGHT // MIB + 64, " MiB")
     not_refused = BODIES - statuses.count(b"HTTP/1.1 503")
     yield at_most("not answered 503", not_refused, IN_FLIGHT // BODY)
-    whole = request(body=encoded(chat(user="x" * 20 * MIB)))
-    after = http.ask(server.port, whole).status
+    whole = request(body=to_json(chat(user="x" * 20 * MIB)))
+    after = http.exchange(server.port, whole).status
     yield exactly("a whole body of 20 MiB afterwards is answered", after, 200)
 
 
 def _send_half(port: int) -> bytes:
     """Give the beginning of the answer, if there is one."""
     lines = b"Content-Length: %d" % BODY, b"x-api-key: nonsense"
-    with Raw(port) as raw:
-        raw.send(request(b"POST", http.CHAT, *lines, own=http.OWN[:2]))
+    with RawConnection(port) as raw:
+        raw.send(request(b"POST", http.CHAT, *lines, headers=http.DEFAULT_HEADERS[:2]))
         raw.send(*[b"x" * MIB] * (BODY // MIB))
         return raw.read(12)
 
@@ -244,7 +260,7 @@ def keys(server: Server) -> Iterator[Line]:
 def ending(server: Server) -> Iterator[Line]:
     start = time.monotonic()
     os.kill(server.pid, signal.SIGTERM)
-    yield exactly("status after SIGTERM", server.wait(), 0)
+    yield exactly("status after SIGTERM", server.wait_exit(), 0)
     yield at_most("it took", time.monotonic() - start, 10, " s")
     yield exactly("tracebacks in the log", server.log.count("Traceback"), 0)
 
@@ -260,7 +276,7 @@ def main() -> int:
     try:
         with (
             tempfile.TemporaryDirectory() as name,
-            in_background() as upstream,
+            in_background(**DIALECTS) as upstream,
             closing(Servers(Path(name), upstream.environment)) as servers,
         ):
             server = servers.start(VARIATION)

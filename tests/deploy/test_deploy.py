@@ -19,9 +19,10 @@ from kubernetes_validate import latest_version, validate
 
 from tests.support.http import CHAT, bearer, chat, eventually
 from tests.support.network import Network
-from tests.support.server import PROJECT, Server, free_port
+from tests.support.run_yaml import PROJECT
+from tests.support.server import Server, free_port
 from tests.support.upstream import Upstream
-from tests.support.wire import DONE, FIRST, Gate, stream
+from tests.support.wire import DONE, FIRST_EVENT, Gate, stream
 
 pytestmark = pytest.mark.server({}, env={"FORWARDED_ALLOW_IPS": "127.0.0.1"})
 
@@ -121,7 +122,7 @@ def test_the_image_serves_read_only_without_home_to_any_user(tmp_path: Path) -> 
     assert subprocess.check_output([*image, start[0], "-c", UNCOMPILED], env=env) == b""
     with subprocess.Popen([*image, *start], env=env) as process:
         try:
-            eventually(lambda: healthy().returncode == 0, seconds=60)
+            eventually(lambda: healthy().returncode == 0, "the image is healthy", 60)
             # bubblewrap waits for the server, which is its child.
             children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
             os.kill(int(children.read_text()), signal.SIGTERM)
@@ -189,9 +190,9 @@ def nginx(
     url = f"https://127.0.0.1:{port}"
     with subprocess.Popen([*command, "-e", "stderr"]) as process:
         try:
-            eventually((tmp_path / "pid").exists)
+            eventually((tmp_path / "pid").exists, "nginx writes its pid")
             # From an address that is not nginx's own.
-            via = httpx.HTTPTransport(network.trusting, local_address="127.0.0.2")
+            via = httpx.HTTPTransport(network.client_context, local_address="127.0.0.2")
             with httpx.Client(base_url=url, transport=via, timeout=30) as client:
                 yield client
         finally:
@@ -206,10 +207,10 @@ def test_nginx_streams_limits_no_body_and_tells_who_calls(
     With FORWARDED_ALLOW_IPS the log has the caller's address, not what it claims.
     """
     gate, body = Gate(), chat(stream=True)
-    upstream.openai.script(*stream(FIRST, gate, DONE))
+    upstream.openai.script(*stream(FIRST_EVENT, gate, DONE))
     with nginx.stream("POST", CHAT, json=body, headers=bearer()) as response:
         pieces = response.iter_raw()
-        assert next(pieces) == FIRST
+        assert next(pieces) == FIRST_EVENT
         gate.open()
         assert b"".join(pieces) == DONE
     bodies = [chat(user="x" * size) for size in (20_000_000, 70_000_000)]
@@ -217,7 +218,7 @@ def test_nginx_streams_limits_no_body_and_tells_who_calls(
     assert (fine.status_code, refused.status_code) == (200, 413)
     assert "error" in refused.json()
     nginx.get("/v1/models", headers={"X-Forwarded-For": "192.0.2.1"})
-    (line,) = server.wait_access(path="/v1/models")
+    (line,) = server.wait_access_log(path="/v1/models")
     assert line["client"].partition(":")[0] == "127.0.0.2"
 
 

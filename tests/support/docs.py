@@ -11,7 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.support.http import eventually
-from tests.support.server import PROJECT, clean_environment, listens
+from tests.support.run_yaml import PROJECT
+from tests.support.server import clean_environment, listens
 
 # Set by `make test`; a make that a test runs must not inherit them.
 _OUTER_MAKE = {"MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS", "ARGS"}
@@ -136,7 +137,11 @@ class Clone:
             (self.path.parent / "output").open("ab") as file,
             self._started(script, variables, file.fileno(), signal.SIGINT) as process,
         ):
-            eventually(lambda: process.poll() is not None or listens(port), 60)
+            eventually(
+                lambda: process.poll() is not None or listens(port),
+                f"{script!r} listens",
+                60,
+            )
             assert process.poll() is None, self.output()
             yield
 

@@ -1,4 +1,4 @@
-"""The caller's side: paths, keys, bodies, events, and HTTP as bytes on a socket."""
+"""The client's side: paths, keys, bodies, and HTTP as bytes on a socket."""
 
 import json
 import socket
@@ -9,12 +9,11 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import h11
 import httpx
 
-from tests.support.vendors import KEYS
 from tests.support.wire import Json
 
 CHAT = "/v1/chat/completions"
@@ -27,89 +26,105 @@ MODELS = "/v1/models"
 ROUTES = (CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, MESSAGES, COUNT_TOKENS)
 
 MODEL = "openai/gpt-4o"
-GEMINI = "gemini/gemini-2.5-flash-lite"
-CLAUDE = "anthropic/claude-haiku-4-5-20251001"
+GEMINI_MODEL = "gemini/gemini-2.5-flash-lite"
+CLAUDE_MODEL = "anthropic/claude-haiku-4-5-20251001"
 HELLO = {"role": "user", "content": "hello"}
+KEYS = {
+    "openai": "sk-openai-mock",
+    "gemini": "AIza-gemini-mock",
+    "anthropic": "sk-ant-mock",
+}
+MEBIBYTE = 1024 * 1024
 
 
 def bearer(key: str = KEYS["openai"]) -> dict[str, str]:
-    """The key as OpenAI's clients send it."""
+    """Return the header in which OpenAI's clients send the key."""
     return {"authorization": f"Bearer {key}"}
 
 
 def provider_data(key: str = KEYS["openai"], **more: object) -> dict[str, str]:
-    """The key as Llama Stack's clients send it."""
+    """Return the header in which Llama Stack's clients send the key."""
     data = {"passthrough_api_key": key} | more
     return {"x-llamastack-provider-data": json.dumps(data)}
 
 
 def chat(model: str = MODEL, **fields: object) -> Json:
+    """Return the body of a chat completion request."""
     return {"model": model, "messages": [HELLO]} | fields
 
 
-def encoded(body: object) -> bytes:
+def to_json(body: object) -> bytes:
     return json.dumps(body, separators=(",", ":")).encode()
 
 
-def eventually[T](condition: Callable[[], T], seconds: float = 10) -> T:
-    """Wait until something is true, and give it."""
+def eventually[T](condition: Callable[[], T], what: str, seconds: float = 10) -> T:
+    """Wait until a condition is true and return its value; `what` names it."""
     deadline = time.monotonic() + seconds
-    while not (came := condition()):
-        assert time.monotonic() < deadline, f"it has not come about in {seconds} s"
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
         time.sleep(0.005)
-    return came
+    return value
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A whole answer, its content coding still on the body."""
+class Response:
+    """A complete response, its content coding not decoded."""
 
     status: int
     headers: httpx.Headers
     body: bytes
+
+    def __repr__(self) -> str:
+        """Show what a failing assertion has to show."""
+        return f"<{self.status} {self.body[:300]!r}>"
 
     @property
     def json(self) -> Any:  # noqa: ANN401 - JSON has every type
         return json.loads(self.body)
 
     @property
-    def error_code(self) -> tuple[int, str]:
-        return self.status, self.json["error"]["code"]
+    def error(self) -> Json:
+        """The error in the body, in OpenAI's or Anthropic's form."""
+        error: Json | None = self.json.get("error")
+        assert error, self
+        return error
+
+    @property
+    def status_and_code(self) -> tuple[int, str]:
+        return self.status, self.error["code"]
 
 
-OWN = (
+DEFAULT_HEADERS = (
     b"Host: localhost",
     b"Content-Type: application/json",
     b"Authorization: Bearer " + KEYS["openai"].encode(),
 )
+HEADERS_WITHOUT_KEY = DEFAULT_HEADERS[:2]
+PLAIN_TEXT_HEADERS = (b"Host: localhost", b"Content-Type: text/plain")
+CHUNKED = b"Transfer-Encoding: chunked"
 
 
 def request(
     method: bytes = b"POST",
     path: str = CHAT,
-    *lines: bytes,
+    *more: bytes,
     body: bytes | None = None,
-    own: tuple[bytes, ...] = OWN,
+    headers: tuple[bytes, ...] = DEFAULT_HEADERS,
 ) -> bytes:
-    """The bytes of a request with Host, type, a bearer and the length of its body.
-
-    `lines` are further header lines; `own` replaces Host, the type and the bearer.
-    """
+    """Return the bytes of a request; `more` are header lines besides `headers`."""
     length = [] if body is None else [b"Content-Length: %d" % len(body)]
     start = b"%b %b HTTP/1.1" % (method, path.encode())
-    head = b"\r\n".join([start, *own, *lines, *length])
-    return head + b"\r\n\r\n" + (body or b"")
+    lines = b"\r\n".join([start, *headers, *more, *length])
+    return lines + b"\r\n\r\n" + (body or b"")
 
 
-HEALTH = request(b"GET", "/v1/health")
-BODY = encoded(chat())
-CALL = request(body=BODY)
-STREAM = request(body=encoded(chat(stream=True)))
-NO_JSON = (b"Host: localhost", b"Content-Type: text/plain")
-MEBIBYTE = 1024 * 1024
+HEALTH_REQUEST = request(b"GET", "/v1/health")
+CHAT_BODY = to_json(chat())
+CHAT_REQUEST = request(body=CHAT_BODY)
+STREAMING_REQUEST = request(body=to_json(chat(stream=True)))
 
 
-class Raw(AbstractContextManager["Raw"]):
+class RawConnection(AbstractContextManager["RawConnection"]):
     """A connection to the server on which a test decides about every byte."""
 
     def __init__(
@@ -122,17 +137,20 @@ class Raw(AbstractContextManager["Raw"]):
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._received = b""
 
+    def __enter__(self) -> Self:
+        return self
+
     def __exit__(self, *_: object) -> None:
         self._socket.close()
 
     def send(self, *segments: bytes) -> None:
-        """Send each of these at once; a peer that has closed is no error."""
+        """Send each segment by itself; a peer that has closed is no error."""
         with suppress(ConnectionError):
             for segment in segments:
                 self._socket.sendall(segment)
 
     def reset(self) -> None:
-        """Leave with a TCP reset."""
+        """Close with a TCP reset."""
         linger = struct.pack("ii", 1, 0)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         self._socket.close()
@@ -150,45 +168,46 @@ class Raw(AbstractContextManager["Raw"]):
         return taken
 
     def read(self, size: int) -> bytes:
-        """Exactly so many bytes; fewer only when the peer closes."""
+        """Read `size` bytes, or fewer if the peer closes."""
         while len(self._received) < size and self._receive():
             pass
         return self._take(size)
 
     def read_until(self, end: bytes) -> bytes:
-        """What comes up to these bytes, with them."""
-        while end not in self._received and self._receive():
-            pass
+        """Read up to and including `end`; fail if the peer closes before."""
+        while end not in self._received:
+            assert self._receive(), f"closed before {end!r}: {self._received[-300:]!r}"
         return self._take(self._received.find(end) + len(end))
 
-    def rest(self) -> bytes:
-        """What comes until the peer closes."""
+    def read_to_end(self) -> bytes:
+        """Read until the peer closes."""
         return self.read(sys.maxsize)
 
-    def closed(self, seconds: float = 10) -> bool:
-        """Whether the peer closes in time without a further byte."""
+    def is_closed_within(self, seconds: float = 10) -> bool:
+        """Return whether the peer closes in time without sending anything more."""
         self._socket.settimeout(seconds)
         try:
             return not self._received and not self._receive()
         except TimeoutError:
             return False
 
-    def answer(self) -> Answer:
-        """Read one answer; what comes after it stays for the next one."""
+    def read_response(self) -> Response:
+        """Read one response; bytes after it are kept for the next one."""
         parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=1 << 22)
-        # What has been sent is none of the parser's business.
+        # The parser has to believe that it sent a request.
         parser.send(h11.Request(method="POST", target="/", headers=[("host", "a")]))
         parser.send(h11.EndOfMessage())
-        head, body = None, bytearray()
-        while not isinstance(part := self._event(parser), h11.EndOfMessage):
-            head = part if isinstance(part, h11.Response) else head
+        start, body = None, bytearray()
+        while not isinstance(part := self._next_event(parser), h11.EndOfMessage):
+            assert not isinstance(part, h11.ConnectionClosed), "closed, no response"
+            start = part if isinstance(part, h11.Response) else start
             body += part.data if isinstance(part, h11.Data) else b""
         self._received = parser.trailing_data[0]
-        assert head
-        headers = httpx.Headers([(bytes(n), bytes(v)) for n, v in head.headers])
-        return Answer(head.status_code, headers, bytes(body))
+        assert start
+        headers = httpx.Headers([(bytes(n), bytes(v)) for n, v in start.headers])
+        return Response(start.status_code, headers, bytes(body))
 
-    def _event(self, parser: h11.Connection) -> object:
+    def _next_event(self, parser: h11.Connection) -> object:
         while (event := parser.next_event()) is h11.NEED_DATA:
             if not self._received:
                 self._receive()
@@ -197,8 +216,8 @@ class Raw(AbstractContextManager["Raw"]):
         return event
 
 
-def ask(port: int, *segments: bytes) -> Answer:
-    """Send the segments of a request, read the one answer, and close."""
-    with Raw(port) as raw:
-        raw.send(*segments)
-        return raw.answer()
+def exchange(port: int, *segments: bytes) -> Response:
+    """Send the segments of a request on a new connection; return the response."""
+    with RawConnection(port) as connection:
+        connection.send(*segments)
+        return connection.read_response()

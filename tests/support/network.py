@@ -1,4 +1,4 @@
-"""What stands between the server and others: TLS, proxies, dead ports, auth."""
+"""TLS, a proxy, and unreachable ports between the server and the mock upstream."""
 
 import asyncio
 import socket
@@ -12,43 +12,44 @@ import trustme
 from tests.support.upstream import Upstream
 
 _HOST = "127.0.0.1"
-# A name too long for any resolver to ask others about (RFC 1035, section 2.3.4).
-_NAMELESS = "http://" + "a." * 150 + "test"
+# Too long for any resolver to look it up (RFC 1035, section 2.3.4).
+_UNRESOLVABLE_URL = "http://" + "a." * 150 + "test"
 
 
 class Network:
-    """Ports and certificates that a run.yaml names by the variables of `env`."""
+    """Ports and certificates; `env` has the variables that a run.yaml names."""
 
     def __init__(self, directory: Path, upstream: Upstream, stack: ExitStack) -> None:
-        """Listen everywhere, in the upstream's loop, until the stack is closed."""
+        """Listen on all ports, in the upstream's loop, until the stack is closed."""
         self.authority = trustme.CA()
-        self.trusting = ssl.create_default_context()
-        self.authority.configure_trust(self.trusting)
+        self.client_context = ssl.create_default_context()
+        self.authority.configure_trust(self.client_context)
         self.proxy = Proxy()
-        proxy = upstream.openai.run(self.proxy.listen())
+        proxy_port = upstream.openai.run(self.proxy.listen())
         stack.callback(lambda: upstream.openai.run(self.proxy.close()))
-        self.env = upstream.environment | self._tls(upstream) | self._files(directory)
+        self.env = upstream.environment | self._listen_with_tls(upstream)
+        self.env |= self._write_certificates(directory)
         self.env |= {
-            "PROXY_URL": f"http://{_HOST}:{proxy}",
-            "PROXY_PORT": str(proxy),
-            "REFUSED_URL": _url(_refusing(stack)),
-            "DEAF_URL": _url(_deaf(stack)),
-            "NAMELESS_URL": _NAMELESS,
+            "PROXY_URL": f"http://{_HOST}:{proxy_port}",
+            "PROXY_PORT": str(proxy_port),
+            "REFUSED_URL": _url(_bind(stack)),
+            "UNRESPONSIVE_URL": _url(_bind_unresponsive(stack)),
+            "UNRESOLVABLE_URL": _UNRESOLVABLE_URL,
             "COLLECTOR_URL": upstream.collector.url,
-            "GATEKEEPER_URL": upstream.gatekeeper.url,
+            "AUTH_URL": upstream.authenticator.url,
         }
 
-    def _context(self, host: str = _HOST) -> ssl.SSLContext:
+    def _server_context(self, host: str = _HOST) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.authority.issue_cert(host).configure_cert(context)
         return context
 
-    def _tls(self, upstream: Upstream) -> dict[str, str]:
+    def _listen_with_tls(self, upstream: Upstream) -> dict[str, str]:
         contexts = {
-            "TLS_URL": self._context(),
-            "MUTUAL_TLS_URL": self._context(),
-            "OLD_TLS_URL": self._context(),
-            "OTHER_NAME_URL": self._context("elsewhere.test"),
+            "TLS_URL": self._server_context(),
+            "MUTUAL_TLS_URL": self._server_context(),
+            "OLD_TLS_URL": self._server_context(),
+            "OTHER_NAME_URL": self._server_context("elsewhere.test"),
         }
         contexts["MUTUAL_TLS_URL"].verify_mode = ssl.CERT_REQUIRED
         self.authority.configure_trust(contexts["MUTUAL_TLS_URL"])
@@ -59,13 +60,13 @@ class Network:
         }
         return {name: f"https://{_HOST}:{port}" for name, port in ports.items()}
 
-    def _files(self, directory: Path) -> dict[str, str]:
-        mine = self.authority.issue_cert(_HOST)
+    def _write_certificates(self, directory: Path) -> dict[str, str]:
+        certificate = self.authority.issue_cert(_HOST)
         pems = {
             "CA_FILE": self.authority.cert_pem,
             "OTHER_CA_FILE": trustme.CA().cert_pem,
-            "CERT_FILE": mine.cert_chain_pems[0],
-            "KEY_FILE": mine.private_key_pem,
+            "CERT_FILE": certificate.cert_chain_pems[0],
+            "KEY_FILE": certificate.private_key_pem,
         }
         for name, pem in pems.items():
             pem.write_to_path(str(directory / name))
@@ -73,43 +74,46 @@ class Network:
 
 
 class Proxy:
-    """A proxy that forwards requests, and tunnels what asks for CONNECT."""
+    """A proxy that forwards requests, and opens a tunnel for CONNECT."""
 
     def __init__(self) -> None:
-        self.heads: list[str] = []
-        self._server: asyncio.Server
+        # Start line and headers of each request.
+        self.requests: list[str] = []
+        self._listener: asyncio.Server
 
     @property
     def targets(self) -> list[str]:
-        """Method and target of each request that it got."""
-        return [" ".join(head.split(" ")[:2]) for head in self.heads]
+        """Method and target of each request."""
+        return [" ".join(request.split(" ")[:2]) for request in self.requests]
 
     async def listen(self) -> int:
-        self._server = await asyncio.start_server(self._serve, _HOST, 0)
-        port: int = self._server.sockets[0].getsockname()[1]
+        self._listener = await asyncio.start_server(self._serve, _HOST, 0)
+        port: int = self._listener.sockets[0].getsockname()[1]
         return port
 
     async def close(self) -> None:
-        self._server.close()
+        self._listener.close()
 
     async def _serve(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-        self.heads.append(head)
-        method, target, _ = head.split(" ", 2)
+        request = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        self.requests.append(request)
+        method, target, _ = request.split(" ", 2)
         url = urlsplit(target if "//" in target else f"//{target}")
-        there, back = await asyncio.open_connection(url.hostname, url.port)
+        from_upstream, to_upstream = await asyncio.open_connection(
+            url.hostname, url.port
+        )
         if method == "CONNECT":
             writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
         else:
-            # One request a connection: the next one may go elsewhere.
-            head = head.replace("\r\n", "\r\nConnection: close\r\n", 1)
-            back.write(head.replace(target, url.path, 1).encode("latin-1"))
-        await asyncio.gather(_pump(reader, back), _pump(there, writer))
+            # One request a connection: the next one may be for another host.
+            request = request.replace("\r\n", "\r\nConnection: close\r\n", 1)
+            to_upstream.write(request.replace(target, url.path, 1).encode("latin-1"))
+        await asyncio.gather(_copy(reader, to_upstream), _copy(from_upstream, writer))
 
 
-async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+async def _copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
     with suppress(OSError):
         try:
             while data := await source.read(65536):
@@ -124,19 +128,19 @@ def _url(bound: socket.socket) -> str:
     return f"http://{_HOST}:{bound.getsockname()[1]}"
 
 
-def _refusing(stack: ExitStack) -> socket.socket:
-    """A port that is taken, and nobody listens."""
+def _bind(stack: ExitStack) -> socket.socket:
+    """Return a socket that is bound to a port and does not listen."""
     bound = stack.enter_context(socket.socket())
     bound.bind((_HOST, 0))
     return bound
 
 
-def _deaf(stack: ExitStack) -> socket.socket:
-    """A port that answers no connection: the queue of those that wait is full."""
-    deaf = _refusing(stack)
-    deaf.listen(0)
+def _bind_unresponsive(stack: ExitStack) -> socket.socket:
+    """Return a listening socket whose queue of new connections is full."""
+    unresponsive = _bind(stack)
+    unresponsive.listen(0)
     for _ in range(3):
         waiting = stack.enter_context(socket.socket())
-        waiting.setblocking(False)  # noqa: FBT003 - there is no other way to say it
-        waiting.connect_ex(deaf.getsockname())
-    return deaf
+        waiting.setblocking(False)  # noqa: FBT003 - it has no keyword
+        waiting.connect_ex(unresponsive.getsockname())
+    return unresponsive

@@ -1,4 +1,4 @@
-"""The real server in a process of its own, on run.yaml or a variation of it."""
+"""The real server as a subprocess, on run.yaml or a variation of it."""
 
 import json
 import os
@@ -6,46 +6,26 @@ import random
 import re
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 import httpx
-import pytest
-import yaml
 
 from tests.support.http import eventually
-from tests.support.launcher import Launcher
+from tests.support.run_yaml import Variation
 from tests.support.wire import Json
-
-PROJECT = Path(__file__).parents[2]
-RUN_YAML = PROJECT / "run.yaml"
-# Those of run.yaml, and what another is unless a variation says otherwise.
-PROVIDERS = "openai", "openai-mini", "gemini", "anthropic"
-_ADDED: Json = {
-    "provider_type": "remote::passthrough",
-    "module": "lls_openai",
-    "config": {"base_url": "${env.OPENAI_UPSTREAM_URL}"},
-}
-
-# Marks of tests: tokens of the server's own, and a log that is as large as can be.
-_AUTH = {"provider_config": {"type": "custom", "endpoint": "${env.GATEKEEPER_URL}"}}
-WITH_AUTH = pytest.mark.server({"server": {"auth": _AUTH}})
-TALKATIVE = pytest.mark.server(
-    {"logging_config": {"category_levels": {"all": "debug"}}},
-    env={"LLAMA_STACK_LOG_FORMAT": "text", "LLAMA_STACK_LOGGING": "all=debug"},
-)
 
 # Llama Stack needs 3 to 4 s; a machine under load much longer.
 _BOOT_SECONDS = 60
-# Keys, proxies, trust, and what this project, Llama Stack, OpenTelemetry and Python
-# read: without bytecode, for one, a server takes five times as long to start.
-_FOREIGN = re.compile(
+# Variables that change how a test runs: keys, proxies, TLS trust, and the settings of
+# this project, Llama Stack, OpenTelemetry and Python.
+_UNWANTED_VARIABLES = re.compile(
     r".*_API_KEY|.*_UPSTREAM_URL|(HTTPS?|ALL|NO)_PROXY|SSL_CERT_(FILE|DIR)"
     r"|(LLS|LLAMA_STACK|OTEL|SQLITE_STORE)_.*|PYTHON.+",
     re.IGNORECASE,
@@ -53,8 +33,12 @@ _FOREIGN = re.compile(
 
 
 def clean_environment() -> dict[str, str]:
-    """The environment of this machine, without what changes how a test goes."""
-    return {n: value for n, value in os.environ.items() if not _FOREIGN.fullmatch(n)}
+    """Return this machine's environment without variables that affect tests."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not _UNWANTED_VARIABLES.fullmatch(name)
+    }
 
 
 def listens(port: int) -> bool:
@@ -63,55 +47,11 @@ def listens(port: int) -> bool:
 
 
 def free_port() -> int:
-    """A free port that no outgoing connection is given in the meantime."""
+    """Return a free port below those that the system gives to connections."""
     while True:
-        # Below the ephemeral ports of Linux and macOS.
         port = random.randint(20000, 32000)  # noqa: S311 - no secret
         if not listens(port):
             return port
-
-
-@dataclass(frozen=True)
-class Variation:
-    """How a server differs from run.yaml as it is: what the marks of a test say."""
-
-    run_yaml: Json = field(default_factory=dict)
-    providers: Json = field(default_factory=dict)
-    env: Mapping[str, str] = field(default_factory=dict)
-    checked: bool = False
-    cwd: Path | None = None
-
-    @property
-    def key(self) -> str:
-        return json.dumps(vars(self), sort_keys=True, default=str)
-
-    def write(self, directory: Path) -> Path:
-        """Write the run.yaml of this variation; run.yaml itself if it is that."""
-        if not self.run_yaml and not self.providers:
-            return RUN_YAML
-        config = merged(yaml.safe_load(RUN_YAML.read_text()), self.run_yaml)
-        for name, settings in self.providers.items():
-            own = {} if name in PROVIDERS else _ADDED
-            entry = merged(own, {"provider_id": name, "config": settings})
-            config = merged(config, {"providers": {"inference": [entry]}})
-        path = directory / "run.yaml"
-        path.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
-        return path
-
-
-def merged(there: Any, added: Any) -> Any:  # noqa: ANN401 - any YAML
-    """Put lines where their keys are; an entry to the others, or into the same."""
-    if isinstance(there, dict) and isinstance(added, dict):
-        both = there | {n: merged(there.get(n), value) for n, value in added.items()}
-        return {name: value for name, value in both.items() if value is not None}
-    if not there or not isinstance(there, list) or "provider_id" not in there[0]:
-        return added
-    for entry in added:
-        names = "provider_id", "model_id"
-        same = [e for e in there if all(e.get(n) == entry.get(n) for n in names)]
-        there = [merged(e, entry) if e in same else e for e in there]
-        there += [] if same else [entry]
-    return there
 
 
 class ServerError(Exception):
@@ -119,139 +59,156 @@ class ServerError(Exception):
 
 
 class Server:
-    """A server; `wait_ready` says when it answers."""
+    """A server process; `wait_ready` returns once it listens."""
 
     def __init__(
         self,
         directory: Path,
         variation: Variation,
         env: Mapping[str, str],
-        launcher: Launcher,
         port: int | None = None,
     ) -> None:
-        """Start it with directories of its own for home, work and temporary files."""
+        """Start it with separate directories for home, work and temporary files."""
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.client = httpx.Client(
             base_url=self.url,
             trust_env=False,
             timeout=15,
-            verify=False,  # noqa: S501 - there is no TLS, and to load authorities is slow
-            # uvicorn closes idle connections after 5 s: no call on one just then.
+            verify=False,  # noqa: S501 - no TLS here, and loading authorities is slow
+            # uvicorn closes idle connections after 5 s; never reuse one just then.
             limits=httpx.Limits(keepalive_expiry=2),
         )
+        self._directory = directory
         self.files = directory / "files"
-        home, work, temporary = (self.files / each for each in ("home", "work", "tmp"))
+        home, work, temporary = (self.files / name for name in ("home", "work", "tmp"))
         for path in (home, work, temporary):
             path.mkdir(parents=True)
-        own = {
+        variables = {
             "HOME": str(home),
             "TMPDIR": str(temporary),
             "LLAMA_STACK_PORT": str(self.port),
+            "PYTHONUNBUFFERED": "1",
         }
-        if variation.checked:
-            start = ["lls_openai"]
+        if variation.as_module:
+            command = [sys.executable, "-m", "lls_openai"]
         else:
-            start = [str(Path(sys.executable).parent / "llama"), "stack", "run"]
-            # With a check of run.yaml it chooses for itself.
-            own["LLAMA_STACK_LOG_FORMAT"] = "json"
-        self.command = [*start, str(variation.write(directory))]
-        own = {**clean_environment(), **own, **env, **variation.env}
-        self._directory = directory
-        self.pid = launcher.start(self.command, variation.cwd or work, own, directory)
+            command = [str(Path(sys.executable).with_name("llama")), "stack", "run"]
+            # `python -m lls_openai` chooses the format itself.
+            variables["LLAMA_STACK_LOG_FORMAT"] = "json"
+        self.command = [*command, str(variation.write(directory))]
+        with self._output("stdout") as stdout, self._output("stderr") as stderr:
+            self._process = subprocess.Popen(
+                self.command,
+                cwd=variation.cwd or work,
+                env={**clean_environment(), **variables, **env, **variation.env},
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                # A process group, which a test may signal.
+                start_new_session=True,
+            )
+        self.pid = self._process.pid
+
+    def _output(self, name: str) -> IO[bytes]:
+        return (self._directory / name).open("wb")
 
     def read(self, name: str) -> str:
-        """What "stdout" or "stderr" has so far, or "status" in the end."""
-        path = self._directory / name
-        return path.read_text(errors="replace") if path.exists() else ""
+        """Return the output so far on "stdout" or "stderr"."""
+        return (self._directory / name).read_text(errors="replace")
+
+    @property
+    def log(self) -> str:
+        """All output so far."""
+        return self.read("stdout") + self.read("stderr")
+
+    def has_exited(self) -> bool:
+        return self._process.poll() is not None
 
     def wait_ready(self) -> None:
         with suppress(AssertionError):
-            eventually(lambda: self.read("status") or listens(self.port), _BOOT_SECONDS)
+            eventually(
+                lambda: self.has_exited() or listens(self.port),
+                "the server listens",
+                _BOOT_SECONDS,
+            )
         if not listens(self.port):
             self.kill()
             raise ServerError(f"the server has not started:\n{self.log}")
 
-    @property
-    def log(self) -> str:
-        """All that it has printed so far."""
-        return self.read("stdout") + self.read("stderr")
-
-    def access(self) -> list[Json]:
-        """The access lines in JSON so far."""
-        lines = [line for line in self.log.splitlines() if line.startswith("{")]
-        found: list[Json] = [json.loads(line) for line in lines]
-        return [line for line in found if line.get("logger") == "lls_openai.access"]
-
-    def wait_access(self, count: int = 1, **fields: object) -> list[Json]:
-        """Wait until so many access lines have these fields, and give those."""
-
-        def found() -> list[Json]:
-            lines = [line for line in self.access() if fields.items() <= line.items()]
-            return lines if len(lines) >= count else []
-
-        return eventually(found)
-
-    def wait(self, seconds: float = 15) -> int:
-        """Wait until it has ended; its status."""
-        return int(eventually(lambda: self.read("status"), seconds))
+    def wait_exit(self, seconds: float = 15) -> int:
+        """Wait until the process has exited; return its status."""
+        eventually(self.has_exited, "the server exits", seconds)
+        return self._process.wait()
 
     def kill(self) -> None:
-        """End it and its workers at once."""
+        """Kill the server and its workers."""
         self.client.close()
-        if not self.read("status"):
-            # It may be just ending.
-            with suppress(ProcessLookupError):
-                os.killpg(self.pid, signal.SIGKILL)
-        self.wait()
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self.wait_exit()
+
+    def access_log(self, **fields: object) -> list[Json]:
+        """Return the access log entries so far that have these fields."""
+        lines = [line for line in self.log.splitlines() if line.startswith("{")]
+        entries: list[Json] = [json.loads(line) for line in lines]
+        wanted = {"logger": "lls_openai.access"} | fields
+        return [entry for entry in entries if wanted.items() <= entry.items()]
+
+    def wait_access_log(self, count: int = 1, **fields: object) -> list[Json]:
+        """Wait for `count` access log entries with these fields, and return them."""
+
+        def logged() -> list[Json]:
+            entries = self.access_log(**fields)
+            return entries if len(entries) >= count else []
+
+        return eventually(logged, f"{count} access log entries with {fields}")
 
     def memory(self, field: str = "VmRSS") -> int:
-        """How many bytes it holds; of "VmHWM" the most so far."""
+        """Return the process's memory in bytes; "VmHWM" is the peak."""
         status = Path(f"/proc/{self.pid}/status").read_text()
         return int(status.partition(f"{field}:")[2].split()[0]) * 1024
 
-    def growth(self) -> Callable[[], int]:
-        """Give what says by how many bytes it has grown at most since now."""
+    def measure_growth(self) -> Callable[[], int]:
+        """Return a function that returns the peak growth in bytes since this call."""
         Path(f"/proc/{self.pid}/clear_refs").write_text("5")
         before = self.memory()
         return lambda: self.memory("VmHWM") - before
 
-    def descriptors(self) -> int:
+    def open_files(self) -> int:
         return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
 
     def children(self) -> list[int]:
+        """Return the process ids of its workers and helpers."""
         tasks = Path(f"/proc/{self.pid}/task").glob("*/children")
         return [int(pid) for task in tasks for pid in task.read_text().split()]
 
 
 class Servers:
-    """The servers that tests share: each variation is started once."""
+    """Servers that tests share: one for each variation."""
 
-    def __init__(
-        self, directory: Path, env: Mapping[str, str], launcher: Launcher | None = None
-    ) -> None:
-        """Begin with none; each will have a directory in `directory`."""
+    def __init__(self, directory: Path, env: Mapping[str, str]) -> None:
+        """Set up; each server gets its own directory in `directory`."""
         self._directory = directory
         self._env = env
         self._started: list[Server] = []
         self._booting: dict[str, Future[Server]] = {}
-        self._launcher = launcher or Launcher()
         # Two at a time: a boot keeps a core busy.
         self._pool = ThreadPoolExecutor(2, "boot")
 
     def start(
         self, variation: Variation, port: int | None = None, *, ready: bool = True
     ) -> Server:
-        """Start a further server and wait until it is ready."""
+        """Start another server, and wait until it is ready."""
         directory = self._directory / str(time.monotonic_ns())
-        server = Server(directory, variation, self._env, self._launcher, port)
+        server = Server(directory, variation, self._env, port)
         self._started.append(server)
         if ready:
             server.wait_ready()
         return server
 
     def boot(self, variation: Variation) -> Future[Server]:
-        """Start one in the background, unless that is done."""
+        """Start the server of a variation in the background, once."""
         if variation.key not in self._booting:
             self._booting[variation.key] = self._pool.submit(self.start, variation)
         return self._booting[variation.key]
@@ -260,9 +217,9 @@ class Servers:
         return self.boot(variation).result()
 
     def close(self) -> None:
-        """Kill every server that has been started."""
+        """Kill every server."""
         self._pool.shutdown(wait=False, cancel_futures=True)
-        # Twice: what was just being started has been by then.
+        # Twice, for a server that was just being started the first time.
         for _ in range(2):
             for server in list(self._started):
                 server.kill()

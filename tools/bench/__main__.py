@@ -30,7 +30,8 @@ from subprocess import STDOUT, CalledProcessError, Popen
 import uvloop
 
 from tests.support.http import eventually
-from tests.support.server import PROJECT, clean_environment, free_port, listens
+from tests.support.run_yaml import PROJECT
+from tests.support.server import clean_environment, free_port, listens
 from tools.bench import load
 from tools.bench.load import Figures, Server
 from tools.cli import aligned, end_on_signals
@@ -69,7 +70,11 @@ def running(name: str, *command: str | Path, **env: str) -> Iterator[Server]:
         start(command, stdout=log, stderr=STDOUT) as process,
     ):
         try:
-            eventually(lambda: process.poll() is not None or listens(port), 60)
+            eventually(
+                lambda: process.poll() is not None or listens(port),
+                "the server listens",
+                60,
+            )
             assert process.poll() is None, Path(log.name).read_text()
             yield Server(name, port, process.pid)
         finally:

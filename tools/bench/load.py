@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import uvloop
 
-from tests.support.http import CHAT, OWN, request
+from tests.support.http import CHAT, DEFAULT_HEADERS, request
 from tools.bench.peers import KINDS, request_body
 
 CONNECTIONS = 16
@@ -73,7 +73,7 @@ def _wrk(
 ) -> tuple[int, float, float]:
     """How many calls there were, how many a second, and their median time."""
     command = ["wrk", "--threads=1", f"--connections={connections}", "--timeout=30s"]
-    command += [f"--header={line.decode()}" for line in (*OWN, _KEY)]
+    command += [f"--header={line.decode()}" for line in (*DEFAULT_HEADERS, _KEY)]
     command += [f"--duration={seconds}s", f"http://127.0.0.1:{server.port}{CHAT}"]
     env = os.environ | {"BODY": request_body(kind).decode()}
     with NamedTemporaryFile("w") as file:

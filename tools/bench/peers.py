@@ -18,7 +18,7 @@ import uvloop
 from starlette.types import Receive, Scope, Send
 
 from tests.support import wire
-from tests.support.http import chat, encoded
+from tests.support.http import chat, to_json
 from tests.support.wire import EVENTS, JSON, Json
 
 # Of each kind of answer its chunks (0: it is no stream) and the seconds between them.
@@ -39,7 +39,7 @@ def request_body(kind: str) -> bytes:
     """The body of a call that is answered in this way."""
     text = f"bench:{kind} Which of the planets is the largest? Answer in one sentence."
     body = chat(temperature=0.2, max_tokens=200, stream=bool(KINDS[kind][0]))
-    return encoded(body | {"messages": [{"role": "user", "content": text}]})
+    return to_json(body | {"messages": [{"role": "user", "content": text}]})
 
 
 def _answer(kind: str, **choice: object) -> Json:
@@ -52,18 +52,18 @@ def _writes(count: int) -> list[bytes]:
     own = {"x-request-id": "req_bench"}
     if not count:
         whole = _answer("chat.completion", message={"content": "Jupiter. " * 40})
-        return [wire.answer(encoded(whole), headers=JSON | own)]
+        return [wire.respond(to_json(whole), headers=JSON | own)]
     deltas = ({"content": f" {number}"} for number in range(count))
     made = (_answer("chat.completion.chunk", delta=delta) for delta in deltas)
     first, *chunks = map(wire.chunk, (*map(wire.event, made), wire.DONE))
-    start = wire.head(200, EVENTS | own, ("transfer-encoding", "chunked"))
+    start = wire.response_head(200, EVENTS | own, ("transfer-encoding", "chunked"))
     return [start + first, *chunks, wire.LAST_CHUNK]
 
 
 _WRITES = {name: _writes(count) for name, (count, _) in KINDS.items()}
 # Stock Llama Stack asks for the models at boot, without a key, in an event loop that
 # it ends afterwards: a connection kept open would cost a traceback.
-_REFUSED = wire.answer(b"", 401, {"connection": "close"})
+_REFUSED = wire.respond(b"", 401, {"connection": "close"})
 _KIND = re.compile(rb"bench:(\w+)")
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 

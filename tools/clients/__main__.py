@@ -15,15 +15,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.support.http import GEMINI
-from tests.support.server import Servers, Variation, clean_environment
+from tests.support.http import GEMINI_MODEL, KEYS
+from tests.support.run_yaml import Variation
+from tests.support.server import Servers, clean_environment
 from tests.support.upstream import Upstream, in_background
-from tests.support.vendors import BREAKING, KEYS
-from tests.support.wire import JSON, Request, answer
+from tests.support.wire import JSON, Request, respond
 from tools.cli import end_on_signals
 from tools.clients.drivers import Call, Env, FailedError, run
 from tools.clients.listing import CHATS, CLIENTS, TALKS, Client
 from tools.clients.sdks import PROMPT
+from tools.mock.vendors import BREAKING, DIALECTS
 
 COLUMNS = ["snippet", "models", "streamed", "tools", "gemini"]
 COLUMNS += ["error", "broken", "retry", "id"]
@@ -131,11 +132,11 @@ class Trial:
         assert all(seen.json["stream"] for seen in self.seen)
 
     def _tools(self) -> None:
-        for model in {*self.client.route.models} - {GEMINI}:
+        for model in {*self.client.route.models} - {GEMINI_MODEL}:
             self._two_turns(model)
 
     def _gemini(self) -> None:
-        self._two_turns(GEMINI)
+        self._two_turns(GEMINI_MODEL)
 
     def _two_turns(self, model: str) -> None:
         text = self._call("tools", model)
@@ -168,7 +169,7 @@ class Trial:
 
         def refuse(_: Request) -> bytes:
             refused.append(time.monotonic())
-            return answer(error, 429, {**JSON, "retry-after": "1"})
+            return respond(error, 429, {**JSON, "retry-after": "1"})
 
         for vendor in self.upstream.vendors:
             vendor.script(refuse)
@@ -209,7 +210,7 @@ def main() -> int:
     end_on_signals()
     with (
         tempfile.TemporaryDirectory() as temporary,
-        in_background() as upstream,
+        in_background(**DIALECTS) as upstream,
         closing(Servers(Path(temporary), upstream.environment)) as servers,
     ):
         server = servers.start(Variation())

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, override
 
-from tests.support.http import CLAUDE, GEMINI, MODEL
+from tests.support.http import CLAUDE_MODEL, GEMINI_MODEL, MODEL
 from tests.support.wire import Json
 from tools.clients.sdks import PROMPT, RESULT, WEATHER
 
@@ -19,7 +19,7 @@ type Env = Mapping[str, str]
 # Raises FailedError, with what the client tells of the failure.
 type Call = Callable[[str, str, Any], Any]
 
-CHAT_MODELS = (MODEL, GEMINI, CLAUDE)
+CHAT_MODELS = (MODEL, GEMINI_MODEL, CLAUDE_MODEL)
 
 
 class FailedError(Exception):

@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.support import docs
-from tests.support.http import CHAT, CLAUDE, COUNT_TOKENS, MESSAGES, MODEL, RESPONSES
+from tests.support.http import (
+    CHAT,
+    CLAUDE_MODEL,
+    COUNT_TOKENS,
+    MESSAGES,
+    MODEL,
+    RESPONSES,
+)
 from tools.clients.drivers import CHAT_MODELS, Call, Env, cli, curl, process, run, sdk
 
 _PAGE = "docs/clients.md"
@@ -51,7 +58,7 @@ class Route(NamedTuple):
 
 CHATS = Route((CHAT,), CHAT_MODELS)
 RESPONDS = Route((RESPONSES,), (MODEL,))
-TALKS = Route((MESSAGES, COUNT_TOKENS), (CLAUDE,))
+TALKS = Route((MESSAGES, COUNT_TOKENS), (CLAUDE_MODEL,))
 
 
 class Client(NamedTuple):

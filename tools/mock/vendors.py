@@ -9,12 +9,11 @@ import json
 from collections.abc import Callable, Iterable
 from typing import ClassVar, override
 
-from tests.support import answers
-from tests.support.answers import Saying, new_id, say
-from tests.support.wire import DONE, RESET, Json, Request, Step, answer, event, stream
+from tests.support.http import KEYS
+from tests.support.wire import DONE, RESET, Json, Request, Step, event, respond, stream
+from tools.mock import completions
+from tools.mock.completions import Saying, new_id, say
 
-KEYS = {"openai": "sk-openai-mock", "gemini": "AIza-gemini-mock"}
-KEYS |= {"anthropic": "sk-ant-mock"}
 RATE_LIMITED, BREAKING = "rate-limited", "breaks-off"
 
 # A regular answer, and the events when it is streamed.
@@ -59,7 +58,7 @@ class Dialect:
         headers = self._headers(self.media_type)
         headers |= {"retry-after": "1"} if refusal.status == 429 else {}
         error = json.dumps(self.error(request, refusal))
-        return answer(error.encode(), refusal.status, headers)
+        return respond(error.encode(), refusal.status, headers)
 
     def endpoints(self) -> dict[str, Callable[[Json], Reply]]:
         """The routes, without the path of the version."""
@@ -108,20 +107,20 @@ class Dialect:
         # As all three vendors do: over several lines.
         content = json.dumps(whole, indent=2).encode()
         headers = self._headers(self.media_type)
-        return [RESET if breaks else answer(content, headers=headers)]
+        return [RESET if breaks else respond(content, headers=headers)]
 
     def _chat(self, body: Json) -> Reply:
         said = say(body)
         events = [event(chunk) for chunk in self.chunks(body, said)]
-        return answers.chat(said, self.call(said)), [*events, DONE]
+        return completions.chat(said, self.call(said)), [*events, DONE]
 
     def call(self, said: Saying) -> Json:
         """The entry in `tool_calls`."""
-        return answers.chat_call(said)
+        return completions.chat_call(said)
 
     def chunks(self, body: Json, said: Saying) -> Iterable[Json]:
         """The chunks of a streamed chat completion."""
-        return answers.chat_chunks(body, said)
+        return completions.chat_chunks(body, said)
 
 
 class OpenAI(Dialect):
@@ -137,14 +136,14 @@ class OpenAI(Dialect):
     @override
     def endpoints(self) -> dict[str, Callable[[Json], Reply]]:
         return super().endpoints() | {
-            "/embeddings": lambda body: (answers.embeddings(body), []),
+            "/embeddings": lambda body: (completions.embeddings(body), []),
             "/responses": self._respond,
         }
 
     def _respond(self, body: Json) -> Reply:
         said = say(body)
-        whole = answers.response(said)
-        return whole, answers.response_events(whole, said)
+        whole = completions.response(said)
+        return whole, completions.response_events(whole, said)
 
 
 class Gemini(Dialect):
@@ -194,9 +193,9 @@ class Gemini(Dialect):
         for number, delta in enumerate(deltas, 1):
             choice: Json = {"index": 0, "delta": {"role": "assistant"} | delta}
             if number == len(deltas):
-                choice["finish_reason"] = answers.chat_reason(said)
-            chunk = answers.envelope("chat.completion.chunk", said.model)
-            chunk |= {"choices": [choice], "usage": answers.chat_usage(said)}
+                choice["finish_reason"] = completions.chat_reason(said)
+            chunk = completions.envelope("chat.completion.chunk", said.model)
+            chunk |= {"choices": [choice], "usage": completions.chat_usage(said)}
             if number % 2 == 0:
                 del chunk["id"]
             yield chunk
@@ -241,8 +240,8 @@ class Anthropic(Dialect):
         if not isinstance(body.get("max_tokens"), int):
             raise RefusalError(400, None, "max_tokens: Field required")
         said = say(body)
-        whole = answers.message(said)
-        return whole, answers.message_events(whole, said)
+        whole = completions.message(said)
+        return whole, completions.message_events(whole, said)
 
     def _count(self, body: Json) -> Reply:
         return {"input_tokens": say(body).heard}, []
@@ -250,3 +249,6 @@ class Anthropic(Dialect):
 
 def _is_native(request: Request) -> bool:
     return "/messages" in request.path
+
+
+DIALECTS = {"openai": OpenAI(), "gemini": Gemini(), "anthropic": Anthropic()}

@@ -1,0 +1,75 @@
+"""Variations of run.yaml, and the marks of tests that need one."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.support.wire import Json
+
+PROJECT = Path(__file__).parents[2]
+RUN_YAML = PROJECT / "run.yaml"
+PROVIDERS = "openai", "openai-mini", "gemini", "anthropic"
+_NEW_PROVIDER: Json = {
+    "provider_type": "remote::passthrough",
+    "module": "lls_openai",
+    "config": {"base_url": "${env.OPENAI_UPSTREAM_URL}"},
+}
+
+_AUTH = {"provider_config": {"type": "custom", "endpoint": "${env.AUTH_URL}"}}
+WITH_AUTH = pytest.mark.server({"server": {"auth": _AUTH}})
+DEBUG_LOGGING = pytest.mark.server(
+    {"logging_config": {"category_levels": {"all": "debug"}}},
+    env={"LLAMA_STACK_LOG_FORMAT": "text", "LLAMA_STACK_LOGGING": "all=debug"},
+)
+
+
+@dataclass(frozen=True)
+class Variation:
+    """How a server differs from one that runs run.yaml as it is."""
+
+    # Merged into run.yaml.
+    run_yaml: Json = field(default_factory=dict)
+    # The `config` of further providers, or more of it for those of run.yaml.
+    providers: Json = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+    # `python -m lls_openai` instead of `llama stack run`.
+    as_module: bool = False
+    cwd: Path | None = None
+
+    @property
+    def key(self) -> str:
+        """The same for equal variations."""
+        return json.dumps(vars(self), sort_keys=True, default=str)
+
+    def write(self, directory: Path) -> Path:
+        """Write the run.yaml of this variation, unless it is the project's own."""
+        if not self.run_yaml and not self.providers:
+            return RUN_YAML
+        config = merge(yaml.safe_load(RUN_YAML.read_text()), self.run_yaml)
+        for name, settings in self.providers.items():
+            new = {} if name in PROVIDERS else _NEW_PROVIDER
+            entry = merge(new, {"provider_id": name, "config": settings})
+            config = merge(config, {"providers": {"inference": [entry]}})
+        path = directory / "run.yaml"
+        path.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+        return path
+
+
+def merge(old: Any, new: Any) -> Any:  # noqa: ANN401 - any YAML
+    """Merge keys of mappings, and list entries by `provider_id`; null removes a key."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        both = old | {name: merge(old.get(name), value) for name, value in new.items()}
+        return {name: value for name, value in both.items() if value is not None}
+    if not old or not isinstance(old, list) or "provider_id" not in old[0]:
+        return new
+    for entry in new:
+        ids = "provider_id", "model_id"
+        same = [e for e in old if all(e.get(name) == entry.get(name) for name in ids)]
+        old = [merge(e, entry) if e in same else e for e in old]
+        old += [] if same else [entry]
+    return old
