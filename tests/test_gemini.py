@@ -1,4 +1,4 @@
-"""Gemini's errors come in an array, and callers get them in OpenAI's form."""
+"""Gemini's error arrays are converted to OpenAI's form."""
 
 import json
 
@@ -9,60 +9,136 @@ from tests.support.server import Server
 from tests.support.upstream import Upstream
 from tests.support.wire import EVENTS, JSON, Json, respond
 
-THERE = JSON | {"Retry-After": "2"}
+TEXT_JSON = {"content-type": "text/json"}
 
 
-def array(**fields: object) -> bytes:
-    error = {"code": 400, "message": 'é\n"', "status": "S"}
-    return json.dumps([{"error": error | fields}], indent=2).encode()
+def error_array(**fields: object) -> bytes:
+    error = {"code": 400, "message": 'é\n"', "status": "NOT_FOUND"} | fields
+    return json.dumps([{"error": error}], indent=2).encode()
 
 
 @pytest.mark.parametrize(
-    ("headers", "fields", "expected"),
+    ("fields", "error_type", "code"),
     [
-        (JSON, {"details": [{"a": 1}, {"reason": "REASON"}]}, ["S", "REASON"]),
-        (EVENTS, {"details": [7, {"retryDelay": "34.07s"}]}, ["S", "S", "35"]),
-        (JSON, {"details": 5, "status": 5}, ["api_error"] * 2),
-        ({}, {"details": [{"reason": 7}], "status": None}, ["api_error"] * 2),
-        (THERE, {"details": [{"retryDelay": "9s"}]}, ["S", "S", "2"]),
-        (JSON, {"details": [{"retryDelay": "0s"}]}, ["S", "S", "0"]),
-        (JSON, {"details": [{"retryDelay": "1s or so"}]}, ["S", "S"]),
-        (JSON, {"details": [{"retryDelay": "9999999999s"}]}, ["S", "S"]),
-        (JSON, {"details": [{"retryDelay": 7}]}, ["S", "S"]),
+        pytest.param({}, "NOT_FOUND", "NOT_FOUND", id="status"),
+        pytest.param(
+            {"details": [{"a": 1}, {"reason": "API_KEY_INVALID"}]},
+            "NOT_FOUND",
+            "API_KEY_INVALID",
+            id="reason-in-details",
+        ),
+        pytest.param(
+            {"details": 5, "status": 5}, "api_error", "api_error", id="wrong-types"
+        ),
+        pytest.param(
+            {"details": [{"reason": 7}], "status": None},
+            "api_error",
+            "api_error",
+            id="null-status",
+        ),
     ],
 )
-def test_an_error_is_unwrapped_and_says_when_to_try_again(
-    server: Server, upstream: Upstream, headers: Json, fields: Json, expected: list[str]
+def test_error_array_is_converted_to_openai_form(
+    server: Server, upstream: Upstream, fields: Json, error_type: str, code: str
 ) -> None:
-    """In the header that clients read and whole seconds; one that is there stays."""
-    upstream.openai.script(respond(array(**fields), 404, headers))
+    upstream.openai.script(respond(error_array(**fields), 404))
 
-    got = exchange(server.port, CHAT_REQUEST)
+    response = exchange(server.port, CHAT_REQUEST)
 
-    error = {"message": 'é\n"', "type": expected[0], "param": None, "code": expected[1]}
-    assert (got.status, got.json) == (404, {"error": error})
-    assert got.headers.get_list("content-type") == ["application/json"]
-    assert got.headers.get_list("retry-after") == expected[2:]
+    error = {"message": 'é\n"', "type": error_type, "param": None, "code": code}
+    assert (response.status, response.json) == (404, {"error": error})
 
 
-ODD = {
-    "an object": b'{"error":{"code":429,"details":[7,{"retryDelay":"9.5s"}]}}\n',
-    "two": b'[{"error":{"message":"1"}},{"error":{"message":"2"}}]',
-    "message is no text": b'[{"error":{"message":null}}]',
-    "half": b'[{"error":{"message":"m"}}',
-    "deep": b'[{"error":{"message":"m","details":' + b"[" * 100_000,
-    "no UTF-8": b'[{"error":{"message":"\xff"}}]',
-    "an error with the status 399": array(),
-}
+@pytest.mark.parametrize(
+    "headers",
+    [
+        pytest.param(EVENTS, id="event-stream"),
+        pytest.param({}, id="no-content-type"),
+        pytest.param({"content-type": "application/json; charset=UTF-8"}, id="charset"),
+    ],
+)
+def test_converted_error_has_json_content_type(
+    server: Server, upstream: Upstream, headers: Json
+) -> None:
+    upstream.openai.script(respond(error_array(), 404, headers))
+
+    response = exchange(server.port, CHAT_REQUEST)
+
+    assert response.error["code"] == "NOT_FOUND"
+    assert response.headers.get_list("content-type") == ["application/json"]
 
 
-@pytest.mark.parametrize("kind", ODD)
-def test_other_bodies_stay_as_is(server: Server, upstream: Upstream, kind: str) -> None:
-    status = 399 if kind.endswith("399") else 400
-    upstream.openai.script(respond(ODD[kind], status, {"content-type": "text/json"}))
+@pytest.mark.parametrize(
+    ("delay", "headers", "expected"),
+    [
+        pytest.param("34.07s", JSON, ["35"], id="rounded-up"),
+        pytest.param("0s", JSON, ["0"], id="zero"),
+        pytest.param("9s", JSON | {"Retry-After": "2"}, ["2"], id="header-is-kept"),
+        pytest.param("1s or so", JSON, [], id="not-a-duration"),
+        pytest.param("9999999999s", JSON, [], id="too-long"),
+        pytest.param(7, JSON, [], id="number"),
+    ],
+)
+def test_retry_delay_becomes_retry_after_header(
+    server: Server,
+    upstream: Upstream,
+    delay: object,
+    headers: Json,
+    expected: list[str],
+) -> None:
+    error = error_array(details=[7, {"retryDelay": delay}])
+    upstream.openai.script(respond(error, 429, headers))
 
-    got = exchange(server.port, CHAT_REQUEST)
+    response = exchange(server.port, CHAT_REQUEST)
 
-    assert (got.status, got.headers["content-type"]) == (status, "text/json")
-    assert got.body == ODD[kind]
-    assert got.headers.get("retry-after") == ("10" if kind == "an object" else None)
+    assert response.error["code"] == "NOT_FOUND"
+    assert response.headers.get_list("retry-after") == expected
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(
+            b'[{"error":{"message":"1"}},{"error":{"message":"2"}}]', id="two-errors"
+        ),
+        pytest.param(b'[{"error":{"message":null}}]', id="message-not-a-string"),
+        pytest.param(b'[{"error":{"message":"m"}}', id="truncated"),
+        pytest.param(
+            b'[{"error":{"message":"m","details":' + b"[" * 100_000, id="deep-nesting"
+        ),
+        pytest.param(b'[{"error":{"message":"\xff"}}]', id="not-utf-8"),
+    ],
+)
+def test_other_error_bodies_are_not_changed(
+    server: Server, upstream: Upstream, body: bytes
+) -> None:
+    upstream.openai.script(respond(body, 400, TEXT_JSON))
+
+    response = exchange(server.port, CHAT_REQUEST)
+
+    assert (response.status, response.body) == (400, body)
+    assert response.headers["content-type"] == "text/json"
+    assert "retry-after" not in response.headers
+
+
+def test_error_object_is_not_changed_but_gets_retry_after(
+    server: Server, upstream: Upstream
+) -> None:
+    body = b'{"error":{"code":429,"details":[7,{"retryDelay":"9.5s"}]}}\n'
+    upstream.openai.script(respond(body, 429, TEXT_JSON))
+
+    response = exchange(server.port, CHAT_REQUEST)
+
+    assert (response.status, response.body) == (429, body)
+    assert response.headers["content-type"] == "text/json"
+    assert response.headers["retry-after"] == "10"
+
+
+def test_array_without_error_status_is_not_changed(
+    server: Server, upstream: Upstream
+) -> None:
+    upstream.openai.script(respond(error_array(), 399, TEXT_JSON))
+
+    response = exchange(server.port, CHAT_REQUEST)
+
+    assert (response.status, response.body) == (399, error_array())
