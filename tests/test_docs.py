@@ -248,14 +248,24 @@ def test_readme_has_at_most_1000_words() -> None:
 
 @pytest.mark.parametrize("page", docs.PAGES)
 def test_links_files_and_targets_of_a_page_exist(page: str) -> None:
-    text = docs.PAGES[page]
-    links = re.findall(r"\]\((?!https?:)([^)#]+)", text)
-    files = [(PROJECT / page).parent / link for link in links]
+    text, folder = docs.PAGES[page], (PROJECT / page).parent
+    links = [
+        link.partition("#") for link in re.findall(r"\]\((?!https?:)(.+?)\)", text)
+    ]
+    files = [folder / file for file, _, _ in links]
     files += [PROJECT / name for name in re.findall(r"`(tests/[\w/.]+)`", text)]
     targets = set(re.findall(r"(?m)(?:`|^)make ([a-z-]+)", text))
 
     assert [file for file in files if not file.exists()] == []
+    anchors = [(folder / file, name) for file, _, name in links if name]
+    assert [link for link in anchors if link[1] not in _anchors(link[0])] == []
     assert targets - {*TARGETS} == set()
+
+
+def _anchors(page: Path) -> set[str]:
+    """Return the anchors that GitHub gives to the headings of a page."""
+    titles = re.findall(r"(?m)^#+ (.+)$", page.read_text())
+    return {re.sub(r"[^\w -]", "", t.lower()).replace(" ", "-") for t in titles}
 
 
 def _remove_uv_and_new_pythons(clone: docs.Clone) -> None:

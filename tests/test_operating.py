@@ -34,13 +34,13 @@ from tests.support.upstream import Upstream
 from tests.support.wire import Json
 
 OPERATING = "docs/operating.md"
-IN_FRONT = "A token of one's own in front"
-ELSEWHERE = "Another port, another interface"
+IN_FRONT = "Require a server token"
+ELSEWHERE = "Host and port"
 # What `LLS_WORKERS=2` means, too, with which tests/test_shutdown.py starts servers.
 WORKERS = "Several workers"
 OPEN = {ELSEWHERE, "TLS", "Another model", "Another vendor"}
-GUARDED = {IN_FRONT, "Rate limits", "A browser page (CORS)", "Logs", "Limits"}
-GUARDED |= {"A company's authority", "A proxy", "Fewer models"}
+GUARDED = {IN_FRONT, "Rate limits", "CORS", "Logs", "Limits"}
+GUARDED |= {"Custom CA", "Outbound proxy", "Restrict models"}
 PAGE = "https://app.example.com"
 TITLES = {
     title: page

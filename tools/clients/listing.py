@@ -20,7 +20,7 @@ from tests.support.http import (
 from tools.clients.drivers import CHAT_MODELS, Call, Env, cli, curl, process, run, sdk
 
 _PAGE = "docs/clients.md"
-_LIMITS = docs.rows(docs.section(_PAGE, "Limits of the clients"))
+_LIMITS = docs.rows(docs.section(_PAGE, "Known client limitations"))
 
 
 def python(requirement: str, directory: Path) -> str:
