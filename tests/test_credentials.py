@@ -1,214 +1,216 @@
-"""The caller's key: where it may stand, which one counts, and where it goes."""
+"""The client's key: where it is read, which one is used, and where it is sent."""
 
 import pytest
 
-from tests.support import http
 from tests.support.http import (
     CHAT,
+    CHUNKED,
+    HEADERS_WITHOUT_KEY,
     MESSAGES,
     ROUTES,
-    Response,
-    exchange,
+    RawConnection,
+    call_model,
     request,
     to_json,
 )
-from tests.support.run_yaml import WITH_AUTH
 from tests.support.server import Server
 from tests.support.upstream import Upstream
 from tests.support.wire import chunk
 
-FORWARDING = {"forward_headers": {"vendor_key": "X-Vendor-Key"}}
-# What is forwarded and the key take the place of the first two, the last the caller's.
-HEADERS = {"X-Vendor-Key": "no", "Authorization": "no", "openai-project": "ours"}
 pytestmark = pytest.mark.providers(
-    {
-        "keyed": {"api_key": "sk-op"},
-        "forwards": FORWARDING,
-        "all": {"api_key": "sk-op", "network": {"headers": HEADERS}} | FORWARDING,
-        "beta-path": {"base_url": "${env.OPENAI_UPSTREAM_URL}/v1beta/x/"},
-        "other-path": {"base_url": "${env.OPENAI_UPSTREAM_URL}/x"},
-    }
+    {"forwards": {"forward_headers": {"vendor_key": "X-Vendor-Key"}}}
 )
-KEY, URL = "passthrough_api_key", "passthrough_url"
-MINE, OTHER = f'{{"{KEY}":"sk-mine"}}', f'{{"{KEY}":"sk-no"}}'
-NULL = f'{{"{KEY}":null,"{URL}":null,"openai_api_key":"sk-no"}}'
-LLAMA, OGX = "X-LlamaStack-Provider-Data: ", "X-OGX-Provider-Data: "
-BEARER, X_API_KEY = "Authorization: Bearer sk-mine", "x-api-key: sk-mine"
-OTHERS = "Authorization: Bearer sk-no"
-CARRIERS = [LLAMA + MINE, OGX + MINE, X_API_KEY, BEARER]
-TOKEN, PLAIN = {"authorization": "Bearer sk-mine"}, {"x-api-key": "sk-mine"}
-OWN = http.DEFAULT_HEADERS[:2]
+
+PROVIDER_DATA = b'X-LlamaStack-Provider-Data: {"passthrough_api_key":"sk-client"}'
+OGX_PROVIDER_DATA = b'X-OGX-Provider-Data: {"passthrough_api_key":"sk-client"}'
+X_API_KEY = b"x-api-key: sk-client"
+BEARER = b"Authorization: Bearer sk-client"
+UNUSED_PROVIDER_DATA = b'X-OGX-Provider-Data: {"passthrough_api_key":"sk-unused"}'
+UNUSED_X_API_KEY = b"x-api-key: sk-unused"
+UNUSED_BEARER = b"Authorization: Bearer sk-unused"
+KEY_HEADERS = [
+    pytest.param(PROVIDER_DATA, id="provider-data"),
+    pytest.param(OGX_PROVIDER_DATA, id="ogx-provider-data"),
+    pytest.param(X_API_KEY, id="x-api-key"),
+    pytest.param(BEARER, id="bearer"),
+]
+SENT_AS_BEARER = {"authorization": "Bearer sk-client"}
+SENT_AS_X_API_KEY = {"x-api-key": "sk-client"}
 
 
-def call(
-    server: Server, lines: str, path: str = CHAT, name: str = "openai"
-) -> Response:
-    """Call a model of a provider with header lines that stand between bars."""
-    body = to_json({"model": f"{name}/m-1"})
-    further = lines.encode("latin-1").split(b" | ") if lines else []
-    return exchange(
-        server.port, request(b"POST", path, *further, body=body, headers=OWN)
-    )
+def provider_data(key: object) -> bytes:
+    return b"X-LlamaStack-Provider-Data: " + to_json({"passthrough_api_key": key})
 
 
 def sent_keys(upstream: Upstream) -> dict[str, str]:
-    names = ("authorization", "x-api-key", "x-vendor-key", "openai-project")
-    found = ((name, upstream.openai.request.header(name)) for name in names)
-    return {name: value for name, value in found if value}
+    headers = {
+        name: upstream.openai.request.header(name)
+        for name in ("authorization", "x-api-key")
+    }
+    return {name: value for name, value in headers.items() if value}
 
 
 @pytest.mark.parametrize(
-    "lines",
+    "headers",
     [
-        "authorization: bEARER   sk-mine  ",
-        f"{OTHERS} | {X_API_KEY}",
-        f"{OTHERS} | x-api-key: sk-no | {OGX}{MINE}",
-        f"{OGX}{OTHER} | {LLAMA}{MINE}",
-        f"{LLAMA}{{}} | {OGX}{MINE}",
-        f"{LLAMA} | {OGX}{MINE}",
-        f"{LLAMA}{NULL} | {BEARER}",
-        f'{OGX}{{"{KEY}":""}} | x-api-key: | {BEARER}',
-        f"Authorization: Basic \xe9 | {X_API_KEY}",
+        pytest.param([b"authorization: bEARER   sk-client  "], id="bearer-any-case"),
+        pytest.param([UNUSED_BEARER, X_API_KEY], id="x-api-key-over-bearer"),
+        pytest.param(
+            [UNUSED_BEARER, UNUSED_X_API_KEY, OGX_PROVIDER_DATA],
+            id="provider-data-over-x-api-key-and-bearer",
+        ),
+        pytest.param(
+            [UNUSED_PROVIDER_DATA, PROVIDER_DATA], id="llama-stack-over-ogx-header"
+        ),
+        pytest.param(
+            [b"X-LlamaStack-Provider-Data: {}", OGX_PROVIDER_DATA], id="ogx-over-empty"
+        ),
+        pytest.param(
+            [b"X-LlamaStack-Provider-Data: ", OGX_PROVIDER_DATA], id="ogx-over-blank"
+        ),
+        pytest.param(
+            [b'X-LlamaStack-Provider-Data: {"passthrough_api_key":null}', BEARER],
+            id="bearer-over-null-key",
+        ),
+        pytest.param(
+            [
+                b'X-OGX-Provider-Data: {"passthrough_api_key":""}',
+                b"x-api-key: ",
+                BEARER,
+            ],
+            id="bearer-over-empty-keys",
+        ),
+        pytest.param(
+            [b"Authorization: Basic \xe9", X_API_KEY], id="x-api-key-over-basic"
+        ),
     ],
 )
-def test_one_key_counts(server: Server, upstream: Upstream, lines: str) -> None:
-    """Provider data goes before x-api-key, and that before what every client has."""
-    call(server, lines)
+def test_key_is_read_by_precedence(
+    server: Server, upstream: Upstream, headers: list[bytes]
+) -> None:
+    call_model(server.port, "openai/m-1", *headers)
 
-    assert sent_keys(upstream) == TOKEN
+    assert sent_keys(upstream) == SENT_AS_BEARER
 
 
-@pytest.mark.parametrize("line", CARRIERS)
 @pytest.mark.parametrize("path", ROUTES)
-def test_a_key_travels_in_the_form_of_its_route(
-    server: Server, upstream: Upstream, path: str, line: str
+@pytest.mark.parametrize("header", KEY_HEADERS)
+def test_key_is_sent_as_x_api_key_on_messages_routes_and_as_bearer_elsewhere(
+    server: Server, upstream: Upstream, path: str, header: bytes
 ) -> None:
-    """As a bearer; where Messages are spoken as x-api-key, unless it came as one."""
-    call(server, line, path)
+    """A bearer stays one on the Messages routes, too."""
+    call_model(server.port, "openai/m-1", header, path=path)
 
-    is_plain = path.startswith(MESSAGES) and line != BEARER
-    assert sent_keys(upstream) == (PLAIN if is_plain else TOKEN)
-
-
-NO_KEY = [
-    "Authorization: Basic c2stbWluZQ==",
-    "Authorization: sk-mine",
-    "x-goog-api-key: sk-mine | api-key: sk-mine",
-    f"Authorization: Bearer | x-api-key: | {LLAMA} | {OGX}{{}}",
-    LLAMA + NULL,
-    f'{LLAMA}{{"{KEY}":"  "}}',
-]
-NO_OBJECT = ["null", "[]", "sk-mine", "{}{}", "[" * 10_000, '{"a":"\xff"}']
-NO_TEXT = ["7", '["sk-mine"]', r'"sk-mine\n"', r'"sk\u0000"', r'"sk-\u00e9"']
-MISSING, INVALID = (401, "missing_api_key"), (400, "invalid_provider_data")
-
-
-@pytest.mark.parametrize(
-    ("error_code", "param", "lines"),
-    [
-        *((MISSING, None, lines) for lines in NO_KEY),
-        *((INVALID, None, name + data) for name in (LLAMA, OGX) for data in NO_OBJECT),
-        *((INVALID, KEY, f'{LLAMA}{{"{KEY}":{x}}} | {BEARER}') for x in NO_TEXT),
-        *((INVALID, KEY, f"{line}\xe9") for line in (BEARER, X_API_KEY)),
-        (INVALID, URL, f'{LLAMA}{{"{URL}":7}} | {BEARER}'),
-        # The proxies on the way would not agree on which of the two counts.
-        *((INVALID, None, f"{line} | {line}") for line in CARRIERS),
-    ],
-)
-def test_without_one_key_nothing_is_sent(
-    server: Server, upstream: Upstream, error_code: object, param: object, lines: str
-) -> None:
-    """Nor where run.yaml could forward something else; the answer shows no key."""
-    for name in ("openai", "forwards"):
-        got = call(server, lines, name=name)
-        assert (got.status_and_code, got.json["error"]["param"]) == (error_code, param)
-        assert b"sk-mine" not in got.body
-    assert upstream.openai.requests == []
-
-
-PINNED = "openai openai/v1/ beta-path/ beta-path/v1beta/x other-path/x other-path/x/v1"
-
-
-@pytest.mark.parametrize("pinned", PINNED.split())
-def test_the_pinned_upstream_may_be_named(
-    server: Server, upstream: Upstream, pinned: str
-) -> None:
-    """As it is configured, with its version, or as scheme and host alone."""
-    name, slash, path = pinned.partition("/")
-    data = to_json({KEY: "sk-mine", URL: upstream.openai.url + slash + path})
-
-    call(server, LLAMA + data.decode(), name=name)
-
-    assert sent_keys(upstream) == TOKEN
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "",
-        "https://{host}",
-        "http://me@{host}",
-        "http://{host}/v2",
-        "http://127.0.0.1:{other}",
-    ],
-)
-def test_a_call_cannot_be_moved(server: Server, upstream: Upstream, url: str) -> None:
-    """400, with the upstream that may be named; another provider's is none."""
-    host = upstream.openai.url.removeprefix("http://")
-    url = url.format(host=host, other=upstream.gemini.port)
-
-    got = call(server, LLAMA + to_json({KEY: "sk-mine", URL: url}).decode())
-
-    assert got.status_and_code == (400, "upstream_not_allowed")
-    assert f"which is {upstream.openai.url}:" in got.json["error"]["message"]
-    assert [vendor.requests for vendor in upstream.vendors] == [[], [], []]
-
-
-FORWARD, FORWARDED = f'{LLAMA}{{"vendor_key":"v","other":"o"}}', {"x-vendor-key": "v"}
-KEYED, OURS = {"authorization": "Bearer sk-op"}, {"openai-project": "ours"}
-
-
-@pytest.mark.parametrize(
-    ("called", "expected"),
-    [
-        (("", CHAT, "keyed"), KEYED),
-        ((LLAMA + MINE, CHAT, "keyed"), KEYED),
-        ((BEARER, MESSAGES, "keyed"), {"x-api-key": "sk-op"}),
-        ((FORWARD, CHAT, "forwards"), FORWARDED),
-        ((f"{FORWARD} | {X_API_KEY}", MESSAGES, "forwards"), FORWARDED | PLAIN),
-        ((f"{FORWARD} | OpenAI-Project: mine", CHAT, "all"), FORWARDED | KEYED | OURS),
-    ],
-)
-def test_a_key_of_run_yaml_goes_before_the_callers(
-    server: Server, upstream: Upstream, called: tuple[str, str, str], expected: object
-) -> None:
-    """And what `forward_headers` names of the provider data may do without a key."""
-    call(server, *called)
-
+    is_x_api_key = path.startswith(MESSAGES) and header != BEARER
+    expected = SENT_AS_X_API_KEY if is_x_api_key else SENT_AS_BEARER
     assert sent_keys(upstream) == expected
 
 
-ALICE = "Authorization: Bearer token-of-alice"
+# Where run.yaml could forward another header, a key is still required.
+@pytest.mark.parametrize("provider", ["openai", "forwards"])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        pytest.param([], id="no-headers"),
+        pytest.param([b"Authorization: Basic c2stbWluZQ=="], id="basic"),
+        pytest.param([b"Authorization: sk-client"], id="no-scheme"),
+        pytest.param(
+            [b"x-goog-api-key: sk-client", b"api-key: sk-client"], id="unknown-headers"
+        ),
+        pytest.param(
+            [
+                b"Authorization: Bearer",
+                b"x-api-key: ",
+                b"X-LlamaStack-Provider-Data: ",
+                b"X-OGX-Provider-Data: {}",
+            ],
+            id="empty-headers",
+        ),
+        pytest.param([provider_data(None)], id="null-key"),
+        pytest.param([provider_data("  ")], id="blank-key"),
+    ],
+)
+def test_missing_key_is_rejected_before_calling_upstream(
+    server: Server, upstream: Upstream, headers: list[bytes], provider: str
+) -> None:
+    response = call_model(server.port, f"{provider}/m-1", *headers)
+
+    assert response.status_and_code == (401, "missing_api_key")
+    assert upstream.requests == []
 
 
-@WITH_AUTH
-def test_with_auth_a_bearer_is_the_servers(server: Server, upstream: Upstream) -> None:
-    assert call(server, X_API_KEY).status == 401
-    keyless, _ = call(server, ALICE), call(server, f"{ALICE} | {X_API_KEY}")
+@pytest.mark.parametrize(
+    "name", [b"X-LlamaStack-Provider-Data", b"X-OGX-Provider-Data"]
+)
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param(b"null", id="null"),
+        pytest.param(b"[]", id="array"),
+        pytest.param(b"sk-client", id="plain-key"),
+        pytest.param(b"{}{}", id="two-objects"),
+        pytest.param(b"[" * 10_000, id="deep-nesting"),
+        pytest.param(b'{"a":"\xff"}', id="not-utf-8"),
+    ],
+)
+def test_provider_data_that_is_not_a_json_object_is_rejected(
+    server: Server, upstream: Upstream, name: bytes, value: bytes
+) -> None:
+    response = call_model(server.port, "openai/m-1", name + b": " + value, BEARER)
 
-    assert keyless.status_and_code == (401, "missing_api_key")
-    assert sent_keys(upstream) == TOKEN
+    assert response.status_and_code == (400, "invalid_provider_data")
+    assert response.error["param"] is None
+    assert b"sk-client" not in response.body
+    assert upstream.requests == []
 
 
-def test_a_key_in_a_trailer_reaches_nobody(server: Server, upstream: Upstream) -> None:
-    line, key = b"Transfer-Encoding: chunked", X_API_KEY.encode()
-    trailers = f"{LLAMA}{OTHER}\r\n{BEARER}\r\n\r\n".encode()
-    end = chunk(b'{"model":"openai/m-1"}') + b"0\r\n" + trailers
+@pytest.mark.parametrize(
+    "header",
+    [
+        pytest.param(provider_data(7), id="number"),
+        pytest.param(provider_data(["sk-client"]), id="array"),
+        pytest.param(provider_data("sk-client\n"), id="line-feed"),
+        pytest.param(provider_data("sk-client\0"), id="null-byte"),
+        pytest.param(provider_data("sk-é"), id="non-ascii"),
+        pytest.param(BEARER + b"\xe9", id="non-ascii-bearer"),
+        pytest.param(X_API_KEY + b"\xe9", id="non-ascii-x-api-key"),
+    ],
+)
+def test_key_that_is_not_printable_ascii_is_rejected(
+    server: Server, upstream: Upstream, header: bytes
+) -> None:
+    response = call_model(server.port, "openai/m-1", header)
 
-    with http.RawConnection(server.port) as raw:
-        for lines in ([line], [line, key], [line]):
-            raw.send(request(b"POST", CHAT, *lines, headers=OWN) + end)
-        statuses = [raw.read_response().status for _ in range(3)]
+    assert response.status_and_code == (400, "invalid_provider_data")
+    assert response.error["param"] == "passthrough_api_key"
+    assert b"sk-client" not in response.body
+    assert upstream.requests == []
 
-    assert [statuses[0], statuses[2]] == [401, 401]
-    assert sent_keys(upstream) == TOKEN
+
+@pytest.mark.parametrize("header", KEY_HEADERS)
+def test_repeated_key_header_is_rejected(
+    server: Server, upstream: Upstream, header: bytes
+) -> None:
+    """Proxies on the way would not agree on which of the two is used."""
+    response = call_model(server.port, "openai/m-1", header, header)
+
+    assert response.status_and_code == (400, "invalid_provider_data")
+    assert b"sk-client" not in response.body
+    assert upstream.requests == []
+
+
+def test_key_in_trailers_is_ignored(server: Server, upstream: Upstream) -> None:
+    """Also for the next request on the connection."""
+    trailers = UNUSED_PROVIDER_DATA + b"\r\n" + BEARER + b"\r\n\r\n"
+    body = chunk(b'{"model":"openai/m-1"}') + b"0\r\n" + trailers
+    without_key = request(b"POST", CHAT, CHUNKED, headers=HEADERS_WITHOUT_KEY) + body
+    with_key = (
+        request(b"POST", CHAT, CHUNKED, X_API_KEY, headers=HEADERS_WITHOUT_KEY) + body
+    )
+
+    with RawConnection(server.port) as connection:
+        connection.send(without_key, with_key, without_key)
+        statuses = [connection.read_response().status for _ in range(3)]
+
+    assert statuses == [401, 200, 401]
+    assert sent_keys(upstream) == SENT_AS_BEARER

@@ -221,3 +221,11 @@ def exchange(port: int, *segments: bytes) -> Response:
     with RawConnection(port) as connection:
         connection.send(*segments)
         return connection.read_response()
+
+
+def call_model(port: int, model: str, *headers: bytes, path: str = CHAT) -> Response:
+    """Call a model; `headers` hold the key, if there is one."""
+    body = to_json({"model": model})
+    return exchange(
+        port, request(b"POST", path, *headers, body=body, headers=HEADERS_WITHOUT_KEY)
+    )
