@@ -80,6 +80,6 @@ async def get_adapter_impl(
     checked = ProviderConfig.model_validate(config.model_dump())
     try:
         return PassthroughAdapter(checked)
-    except OSError as error:
-        reason = error.strerror or error.args[0]
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error.args[0]
         give_up(f"run.yaml: the network block of {checked.base_url}: {reason}")

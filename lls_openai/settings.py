@@ -20,8 +20,13 @@ class ProviderConfig(passthrough_config.PassthroughImplConfig):  # type: ignore[
     are honoured as `PassthroughImplConfig` describes them. The last three below count
     for the whole process: the largest of the providers' values.
 
+    A certificate authority that `network` names is checked without
+    `VERIFY_X509_STRICT`, also on Python 3.13 and later: those of companies often lack a
+    field that it asks for.
+
     Args:
         base_url: the upstream; `/v1` is appended unless its path names a version.
+        append_version: false where the upstream has no version in its paths.
         max_request_bytes: the largest request body, in bytes.
         max_bytes_in_flight: how much of request bodies is held at a time, in bytes.
         caller_timeout: how long a caller may keep a connection waiting, in seconds.
@@ -34,6 +39,7 @@ class ProviderConfig(passthrough_config.PassthroughImplConfig):  # type: ignore[
     base_url: HttpUrl = Field(description="The upstream that every call goes to")
     # A proxy's URL and further headers may hold passwords.
     network: stock.NetworkConfig | None = Field(default=None, repr=False)
+    append_version: bool = True
     max_request_bytes: int = Field(default=64 * 2**20, gt=0)
     max_bytes_in_flight: int = Field(default=512 * 2**20, gt=0)
     caller_timeout: float = Field(default=60, gt=0)

@@ -49,7 +49,6 @@ request_headers: Untyped = _module("core.request_headers")
 server: Untyped = _module("core.server.server")
 stack: Untyped = _module("core.stack")
 forward_headers: Untyped = _module("providers.utils.forward_headers")
-http_client: Untyped = _module("providers.utils.inference.http_client")
 network: Untyped = _module(
     "providers.utils.inference." + ("network_config" if IS_OGX else "model_registry")
 )

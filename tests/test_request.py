@@ -54,13 +54,15 @@ FIELDS = ",".join(
 PASSING = (
     b"OpenAI-Organization: org-1|openai-project: proj_1|anthropic-version: 2|"
     b"anthropic-beta: a|Anthropic-Beta: b, c|Idempotency-Key: an id|tracestate: a=b|"
-    b"X-Client-Request-Id: an id|traceparent: 00-0af7651916cd43dd-b7ad6b71-01"
+    b"X-Client-Request-Id: an id|traceparent: 00-0af7651916cd43dd-b7ad6b71-01|"
+    b"User-Agent: OpenAI/Python|X-Stainless-Lang: python|x-claude-code-session-id: a|"
+    b"x-codex-window-id: a|session_id: a|X-App: cli"
 ).split(b"|")
 STOPPED = (
     b"Accept: text/html|Accept-Encoding: gzip|Connection: X-Hop|Cookie: a=b|TE: gzip|"
     b"Forwarded: for=a|Origin: http://a.b|Proxy-Authorization: Basic eDp5|Referer: a|"
-    b"User-Agent: OpenAI|Via: 1.1 a|X-Forwarded-For: a|X-Forwarded-Host: a|X-Hop: 1|"
-    b"X-Real-IP: a|X-Stainless-Lang: python|api-key: sk|x-goog-api-key: sk|"
+    b"Via: 1.1 a|X-Forwarded-For: a|X-Forwarded-Host: a|X-Hop: 1|"
+    b"X-Real-IP: a|api-key: sk|x-goog-api-key: sk|"
     b"x-request-id: a|openai-odd: pr\xf6j|x-openai-a: b"
 ).split(b"|")
 
@@ -81,10 +83,18 @@ def test_what_was_sent_arrives(server: Server, upstream: Upstream, path: str) ->
         b"Accept: */*",
     ]
     own += [b"Accept-Encoding: identity", b"Content-Length: %d" % len(body)]
-    own += [f"User-Agent: lls-openai/{version('lls-openai')}".encode()]
     headers = [b"%b: %b" % pair for pair in arrived.headers]
     assert (arrived.target, arrived.body) == (target, body)
     assert sorted(map(bytes.lower, headers)) == sorted(map(bytes.lower, own + PASSING))
+
+
+def test_client_without_user_agent_gets_the_servers(
+    server: Server, upstream: Upstream
+) -> None:
+    call(server, START + b'"a":1}')
+
+    own = f"lls-openai/{version('lls-openai')}"
+    assert upstream.openai.request.header("user-agent") == own
 
 
 SAME = {

@@ -131,8 +131,12 @@ def test_what_is_not_held_passes_as_it_arrives(
     assert ("content-length" in got.headers) == (framing is LENGTH)
 
 
-CLOSED = "The upstream closed the connection before its answer was whole"
-NOT_HTTP = "The upstream's answer is not HTTP"
+CLOSED = "The upstream closed the connection before its response headers were complete"
+RESET = CLOSED.replace("closed", "reset")
+AFTER_1 = "The upstream closed the connection after 1 byte of the response body"
+AFTER_MIB = AFTER_1.replace("1 byte", "1,048,576 bytes")
+RESET_AFTER_2 = "The upstream reset the connection after 2 bytes of the response body"
+NOT_HTTP = "The upstream's response is not valid HTTP: "
 OK = b"HTTP/1.1 200 OK\r\n"
 IN_CHUNKS = response_head(200, JSON | CHUNKED)
 PAGE = {"content-type": "text/html", "content-length": "9"}
@@ -140,23 +144,38 @@ OTHER_JSON = {"content-type": "Application/LD+JSON;v=1", "content-length": "9"}
 # What the upstream writes before it closes, and how that is told.
 FAULTS: dict[str, tuple[str, list[Step]]] = {
     "nothing": (CLOSED, []),
-    "a reset": (CLOSED, [wire.RESET]),
+    "a reset": (RESET, [wire.RESET]),
     "half a head": (CLOSED, [OK + b"content-type: app"]),
     "only a 1xx": (CLOSED, [response_head(103, {})]),
-    "half a body": (CLOSED, [response_head(200, OTHER_JSON) + b"{"]),
+    "half a body": (AFTER_1, [response_head(200, OTHER_JSON) + b"{"]),
     "half a body of no type": (
-        CLOSED,
+        AFTER_1,
         [response_head(200, {"content-length": "9"}) + b"{"],
     ),
-    "half an error page": (CLOSED, [response_head(503, PAGE) + b"<"]),
-    "half of 1 MiB": (CLOSED, [IN_CHUNKS, chunk(b" " * http.MEBIBYTE)]),
+    "half an error page": (AFTER_1, [response_head(503, PAGE) + b"<"]),
+    "half of 1 MiB": (AFTER_MIB, [IN_CHUNKS, chunk(b" " * http.MEBIBYTE)]),
     # Without a length it would end with its connection, but only in order.
-    "all but its end": (CLOSED, [response_head(200, JSON) + b"{}", wire.RESET]),
-    "another protocol": (NOT_HTTP, [response_head(101, {"upgrade": "x"})]),
-    "status 600": (NOT_HTTP, [response_head(600, {"content-length": "0"})]),
-    "no HTTP": (NOT_HTTP, [b"\x16\x03\x01\x02\x00hello\r\n\r\n"]),
-    "an endless header": (NOT_HTTP, [OK + b"x: " + b"x" * 100_000]),
-    "no chunk": (NOT_HTTP, [IN_CHUNKS + b"none\r\n"]),
+    "all but its end": (RESET_AFTER_2, [response_head(200, JSON) + b"{}", wire.RESET]),
+    "another protocol": (
+        NOT_HTTP + "its status is 101",
+        [response_head(101, {"upgrade": "x"})],
+    ),
+    "status 600": (
+        NOT_HTTP + "its status is 600",
+        [response_head(600, {"content-length": "0"})],
+    ),
+    "no HTTP": (
+        NOT_HTTP + "Expected HTTP/, RTSP/ or ICE/",
+        [b"\x16\x03\x01\x02\x00hello\r\n\r\n"],
+    ),
+    "an endless header": (
+        NOT_HTTP + "its headers are over 262,144 bytes",
+        [OK + b"x: " + b"x" * 300_000],
+    ),
+    "no chunk": (
+        NOT_HTTP + "Invalid character in chunk size",
+        [IN_CHUNKS + b"none\r\n"],
+    ),
 }
 
 

@@ -18,7 +18,7 @@ from tests.support.http import RawConnection, eventually
 from tests.support.run_yaml import PROVIDERS, Variation
 from tests.support.server import Servers, listens
 from tests.support.upstream import Upstream
-from tests.support.wire import DONE, FIRST_EVENT, LAST_CHUNK, chunk, stream
+from tests.support.wire import DONE, FIRST_EVENT, LAST_CHUNK, chunk, respond, stream
 
 TERM, INT, HUP, KILL = signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL
 # With a pause of 0.1 s it runs for 3 s.
@@ -133,14 +133,19 @@ def test_a_stop_frees_the_port_and_ends_what_runs(
     checks[name].result()
 
 
-def test_a_stop_closes_the_connections_to_an_upstream() -> None:
+def test_a_stop_closes_the_connections_to_an_upstream(upstream: Upstream) -> None:
     """Llama Stack asks each provider to shut down."""
+    upstream.openai.drop_connections()
+    upstream.openai.script(respond())
+    sent = b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n"
 
-    async def stop() -> bool:
-        config = ProviderConfig(base_url="http://vendor.test")
+    async def call_and_stop() -> None:
+        config = ProviderConfig(base_url=upstream.openai.url)
         adapter = await get_adapter_impl(config, {})
-        pool = adapter.upstream.pool
+        response = await adapter.upstream.pool.send(sent, b"{}")
+        await response.read()
+        assert upstream.openai.open_connections == 1
         await adapter.shutdown()
-        return pool.closed
 
-    assert asyncio.run(stop())
+    asyncio.run(call_and_stop())
+    eventually(lambda: upstream.openai.open_connections == 0, "it is closed")

@@ -101,7 +101,9 @@ def test_an_event_too_large_to_hold_passes_in_pieces(
             pieces = got.iter_raw()
             seen = next(pieces)
             gate.open()
-            assert seen + b"".join(pieces) == large + DISCONNECTED
+            size = len(large + b"data: half")
+            message = CLOSED.replace(f" {len(FIRST_EVENT)} ", f" {size:,} ")
+            assert seen + b"".join(pieces) == large + error_event(message)
 
 
 def test_a_stream_is_kept_from_caches_and_buffers(
@@ -116,8 +118,10 @@ def test_a_stream_is_kept_from_caches_and_buffers(
         assert expected.items() <= got.headers.items()
 
 
-CLOSED = "The upstream closed the connection before its answer was whole"
-SILENT = "The upstream was silent for longer than its timeout in run.yaml"
+AFTER_FIRST = f"after {len(FIRST_EVENT)} bytes of the response body"
+CLOSED = f"The upstream closed the connection {AFTER_FIRST}"
+RESET = f"The upstream reset the connection {AFTER_FIRST}"
+SILENT = "The upstream was silent for longer than 0.5 s (network.timeout)"
 
 
 def error_event(message: str = CLOSED, code: str = "upstream_disconnected") -> bytes:
@@ -126,18 +130,22 @@ def error_event(message: str = CLOSED, code: str = "upstream_disconnected") -> b
 
 
 DISCONNECTED = error_event()
-NATIVE = {"type": "error", "error": {"type": "api_error", "message": CLOSED}}
+AFTER_HALF = f"after {len(FIRST_EVENT * 2 + b'data: ha')} bytes of the response body"
+BROKEN = f"The upstream reset the connection {AFTER_HALF}"
+NATIVE = {"type": "error", "error": {"type": "api_error", "message": BROKEN}}
 BEGUN = stream(FIRST_EVENT)[:-1]
 # Two events arrive at once, and a third is half there.
 HALF = stream(FIRST_EVENT * 2 + b"data: ha")[:-1]
 OPEN_END: list[Step] = [response_head(200, EVENTS) + FIRST_EVENT]
-NO_CHUNK = error_event("The upstream's answer is not HTTP")
+NO_CHUNK = error_event(
+    "The upstream's response is not valid HTTP: Invalid character in chunk size"
+)
 # The route, what comes before the break, how it breaks, and what the caller is told.
 BREAKS: dict[str, tuple[str, list[Step], Step, bytes | None]] = {
     "closed": (CHAT, BEGUN, wire.CLOSE, DISCONNECTED),
     "Messages": (MESSAGES, HALF, wire.RESET, event(NATIVE, "error")),
     "silent": (CHAT, HALF, wire.SILENCE, error_event(SILENT, "upstream_timeout")),
-    "to its end, reset": (CHAT, OPEN_END, wire.RESET, DISCONNECTED),
+    "to its end, reset": (CHAT, OPEN_END, wire.RESET, error_event(RESET)),
     "to its end, closed": (CHAT, OPEN_END, wire.CLOSE, b""),
     "no chunk": (CHAT, BEGUN, b"no size\r\n", NO_CHUNK),
     # No event can follow: half of one is with the caller, or it is compressed.

@@ -15,11 +15,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from lls_openai.context import context_of
 from lls_openai.errors import RelayError
 from lls_openai.relay.body import InFlight, RequestBody, read_body
-from lls_openai.relay.client import post
+from lls_openai.relay.connection import UpstreamError
 from lls_openai.relay.credentials import Credentials, read_credentials
 from lls_openai.relay.model_list import openai_form
 from lls_openai.relay.model_lookup import Routing
-from lls_openai.relay.response import relay_answer
+from lls_openai.relay.response import relay_answer, relay_error
 from lls_openai.relay.routes import ROUTES, is_anthropic, refuse_others
 from lls_openai.relay.upstream import Upstream
 from lls_openai.settings import ProviderConfig
@@ -85,15 +85,18 @@ class Relay:
             await self._app(scope, _again(text, receive), send)
             return
         upstream.check(model, len(text), credentials)
-        headers = upstream.headers(scope["headers"], credentials, route)
-        url = upstream.endpoint(scope["path"], scope["query_string"])
+        body_bytes = body.for_model(model)
+        head = upstream.request_head(scope, credentials, route, len(body_bytes))
         record.model, record.provider = listed, provider.__provider_id__
         record.stream = body.stream
-        call = post(upstream.pool, url, headers, body.for_model(model))
+        call = upstream.pool.send(head, body_bytes)
         # A stream may last for minutes: what was read to begin it is let go of.
-        del text, body, credentials, headers, url
+        del text, body, credentials, head, body_bytes
         _end_with_caller(scope)
-        response = await call
+        try:
+            response = await call
+        except UpstreamError as error:
+            raise relay_error(error) from None
         in_flight.give_back(record)
         try:
             await relay_answer(response, send, record, anthropic=route.anthropic)
@@ -106,7 +109,10 @@ async def answer_error(
     error: RelayError, scope: Scope, receive: Receive, send: Send
 ) -> None:
     """Answer with an error of the server's own, in the form of the route."""
-    context_of(scope).code = error.code
+    record = context_of(scope)
+    record.code = error.code
+    if error.code.startswith("upstream_"):
+        record.reason = error.message
     # They hold the body, and what is left of that may be discarded for long.
     error.__traceback__ = error.__context__ = None
     body = error.body(anthropic=is_anthropic(scope["path"]))

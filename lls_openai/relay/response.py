@@ -6,14 +6,12 @@ answer; a stream passes event by event; anything else passes as it arrives.
 """
 
 import asyncio
-import re
 
-from aiohttp import ClientResponse
 from starlette.types import Message, Send
 
 from lls_openai.context import RequestContext
 from lls_openai.errors import AnswerHeaders, RelayError
-from lls_openai.relay.faults import NOT_HTTP, upstream_errors
+from lls_openai.relay.connection import UpstreamError, UpstreamResponse, UpstreamTimeout
 from lls_openai.relay.gemini import mend_error
 
 # An answer larger than this many bytes is relayed in pieces, as it arrives.
@@ -33,11 +31,7 @@ _PASSED_PREFIXES = (b"x-ratelimit-", b"openai-", b"anthropic-")
 # unless told otherwise.
 _STREAM_HEADERS = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 
-# RFC 9110, section 15: a final answer is of one of these classes.
-_FINAL = range(200, 600)
 _ERRORS = range(400, 600)
-# Section 5.5: no value of a header holds one; aiohttp lets them pass, uvicorn raises.
-_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 # RFC 9110, sections 15.3.5 and 15.4.5: these have no body, and so no length.
 _WITHOUT_BODY = (204, 304)
 
@@ -53,7 +47,7 @@ class BrokenOff(asyncio.CancelledError):
 
 
 async def relay_answer(
-    response: ClientResponse, send: Send, record: RequestContext, *, anthropic: bool
+    response: UpstreamResponse, send: Send, record: RequestContext, *, anthropic: bool
 ) -> None:
     """Relay an answer whose head has arrived.
 
@@ -67,8 +61,6 @@ async def relay_answer(
         RelayError: the upstream broke off and nothing was sent to the caller.
         BrokenOff: it broke off after a part of its answer went to the caller.
     """
-    if response.status not in _FINAL:
-        raise RelayError("upstream_unreachable", NOT_HTTP)
     headers = _passed(response)
     there = dict(headers)
     kind = there.get(b"content-type", b"").partition(b";")[0].strip().lower()
@@ -86,29 +78,33 @@ async def relay_answer(
     else:
         await send(_start(response.status, headers + _length(response)))
         await _relay(response, send, record, _Pieces())
-    record.success = response.ok and not record.code
+    record.success = response.status not in _ERRORS and not record.code
 
 
-def _passed(response: ClientResponse) -> AnswerHeaders:
-    lower = ((name.lower(), value) for name, value in response.raw_headers)
+def relay_error(error: UpstreamError, code: str = "upstream_unreachable") -> RelayError:
+    """Return the contract's error for a call that failed."""
+    timed_out = isinstance(error, UpstreamTimeout)
+    return RelayError("upstream_timeout" if timed_out else code, str(error))
+
+
+def _passed(response: UpstreamResponse) -> AnswerHeaders:
     return [
         (name, value)
-        for name, value in lower
-        if (name in _PASSED or name.startswith(_PASSED_PREFIXES))
-        and not _CONTROL.search(value)
+        for name, value in response.headers
+        if name in _PASSED or name.startswith(_PASSED_PREFIXES)
     ]
 
 
-def _length(response: ClientResponse) -> AnswerHeaders:
+def _length(response: UpstreamResponse) -> AnswerHeaders:
     """Announce the length of what passes in pieces, where the upstream has."""
-    length = response.content_length
-    if length is None or "Transfer-Encoding" in response.headers:
-        return []
-    return [(b"content-length", b"%d" % length)]
+    return [pair for pair in response.headers if pair[0] == b"content-length"]
 
 
 async def _relay_whole(
-    response: ClientResponse, headers: AnswerHeaders, send: Send, record: RequestContext
+    response: UpstreamResponse,
+    headers: AnswerHeaders,
+    send: Send,
+    record: RequestContext,
 ) -> None:
     """Relay an answer after all of it is there; one too large to hold, in pieces."""
     body = await _read_whole(response)
@@ -126,15 +122,17 @@ async def _relay_whole(
     await send(_body(body, more=False))
 
 
-async def _read_whole(response: ClientResponse) -> bytes:
+async def _read_whole(response: UpstreamResponse) -> bytes:
     """Read a body, or so much of it that it is clear it is too large to hold."""
     chunks, size = [], 0
-    with upstream_errors():
-        while chunk := await response.content.readany():
+    try:
+        while chunk := await response.read():
             chunks.append(chunk)
             size += len(chunk)
             if size > WHOLE_ANSWER_BYTES:
                 break
+    except UpstreamError as error:
+        raise relay_error(error) from None
     return b"".join(chunks)
 
 
@@ -184,17 +182,17 @@ class _Events(_Pieces):
 
 
 async def _relay(
-    response: ClientResponse, send: Send, record: RequestContext, cut: _Pieces
+    response: UpstreamResponse, send: Send, record: RequestContext, cut: _Pieces
 ) -> None:
     """Relay an answer as it arrives, and its end, also when that is a broken one."""
     try:
-        with upstream_errors("upstream_disconnected"):
-            while chunk := await response.content.readany():
-                if whole := cut.feed(chunk):
-                    record.observe(whole)
-                    await send(_body(whole))
-    except RelayError as error:
-        record.code = error.code
+        while chunk := await response.read():
+            if whole := cut.feed(chunk):
+                record.observe(whole)
+                await send(_body(whole))
+    except UpstreamError as broken:
+        error = relay_error(broken, "upstream_disconnected")
+        record.code, record.reason = error.code, error.message
         end = cut.ending(error)
     else:
         end = cut.held

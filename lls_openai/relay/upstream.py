@@ -1,42 +1,65 @@
-"""Where a provider's calls go, over what kind of connection, and with which headers."""
+"""One provider's upstream: its URL, TLS, proxy, timeouts and request headers."""
 
 import re
-import ssl
-from functools import cached_property
+from base64 import b64encode
+from collections.abc import Mapping
+from functools import cached_property, lru_cache, partial
 from importlib.metadata import version
+from urllib.parse import quote, unquote
 from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]
 
-from aiohttp import ClientSession, ClientTimeout
-from multidict import CIMultiDict
-from yarl import URL
+from pydantic import HttpUrl
+from starlette.types import Scope
 
 from lls_openai.errors import RelayError, too_large
-from lls_openai.relay.client import open_pool
-from lls_openai.relay.credentials import Credentials, RequestHeaders, missing_api_key
-from lls_openai.relay.routes import ROUTES, Route
+from lls_openai.relay.connector import Connector, Endpoint, Proxy
+from lls_openai.relay.credentials import Credentials, missing_api_key
+from lls_openai.relay.pool import Pool
+from lls_openai.relay.routes import Route, unknown_route
+from lls_openai.relay.tls import ClientContext, client_context
 from lls_openai.settings import ProviderConfig
-from lls_openai.stack import forward_headers, http_client
+from lls_openai.stack import forward_headers
 from lls_openai.stack import network as stock
 
-# What the OpenAI SDKs wait for, in seconds: a caller that waits longer sets it.
+# In seconds, as the OpenAI SDKs wait.
 CONNECT_TIMEOUT = 5.0
 READ_TIMEOUT = 600.0
 
-# The caller's headers that go on to the upstream.
+# The client's headers that the upstream gets, unless the provider sets them.
 _PASSED = frozenset(
-    {b"idempotency-key", b"traceparent", b"tracestate", b"x-client-request-id"}
+    b"idempotency-key session_id traceparent tracestate user-agent x-app "
+    b"x-client-request-id".split()
 )
-_PASSED_PREFIXES = (b"openai-", b"anthropic-")
+_PASSED_PREFIXES = (
+    b"anthropic-",
+    b"openai-",
+    b"x-claude-code-",
+    b"x-codex-",
+    b"x-stainless-",
+)
 
 _OWN_HEADERS = {
     "Accept": "*/*",
-    # What comes compressed can be neither measured nor mended.
+    # A compressed stream could not be read event by event.
     "Accept-Encoding": "identity",
     "Content-Type": "application/json",
-    "User-Agent": f"lls-openai/{version('lls-openai')}",
 }
+_USER_AGENT = f"User-Agent: lls-openai/{version('lls-openai')}\r\n".encode()
+
+# These describe the body, which no setting knows.
+_FRAMING = (b"content-length", b"transfer-encoding")
 
 _VERSION = re.compile(r"/v\d+((alpha|beta)\d*)?(/|$)")
+_DOT_SEGMENT = re.compile(r"/\.\.?(/|$)")
+# RFC 9110, sections 5.1 and 5.5; RFC 3986, section 3.4.
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
+_QUERY = re.compile(rb"[!-~]*")
+
+# How many paths of relayed routes are kept in their encoded form.
+_CACHED_PATHS = 256
+
+type Lines = dict[bytes, bytes]
 
 
 class Upstream:
@@ -47,47 +70,56 @@ class Upstream:
 
     Raises:
         OSError: a certificate or key file of its `network` block cannot be read.
+        ValueError: a header or a key of the settings cannot be sent.
     """
 
     def __init__(self, config: ProviderConfig) -> None:
         network = config.network or stock.NetworkConfig()
         self.config = config
-        self._given = str(config.base_url).rstrip("/")
-        given = URL(self._given)
-        base = given if _VERSION.search(given.path) else given / "v1"
-        self.base = str(base)
-        self._own = {self._given, self.base, str(given.origin())}
-        # The caller's must not take the place of the provider's.
-        self._headers = CIMultiDict(_OWN_HEADERS)
-        self._headers.update(network.headers or {})
-        self._tls = _tls(network.tls, network.proxy)
-        self._proxy = _proxy(network.proxy, given)
-        self._timeout = _timeout(network.timeout)
-        self._endpoints = {path: base / path.removeprefix("/v1/") for path in ROUTES}
+        self._configured_url = str(config.base_url).rstrip("/")
+        path = (config.base_url.path or "").rstrip("/")
+        suffix = "" if _VERSION.search(path) or not config.append_version else "/v1"
+        self.base = self._configured_url + suffix
+        origin = self._configured_url.removesuffix(path)
+        self._allowed_urls = {self._configured_url, self.base, origin}
+        self._key = _configured_key(config)
+        self._own = _lines(_OWN_HEADERS | {"Host": origin.partition("//")[2]})
+        self._own |= _lines(network.headers or {})
+        ca = network.proxy.cacert if network.proxy else None
+        context = client_context(network.tls, ca)
+        is_tls = config.base_url.scheme == "https"
+        self._endpoint = _endpoint_of(config.base_url, context if is_tls else None)
+        self._proxy = _choose_proxy(network.proxy, config.base_url)
+        if self._proxy and not is_tls:
+            # It gets the whole URL, and credentials with each request.
+            path = origin + path
+            self._own |= {b"proxy-authorization": self._proxy.authorization}
+        self._own_lines = b"".join(self._own.values())
+        self._target = lru_cache(_CACHED_PATHS)(partial(_target, path + suffix))
+        self._connect_timeout, self._read_timeout = _timeouts(network.timeout)
 
     @cached_property
-    def pool(self) -> ClientSession:
-        """Connections to it; they belong to the loop that asks first."""
-        return open_pool(tls=self._tls, proxy=self._proxy, timeout=self._timeout)
+    def pool(self) -> Pool:
+        """The connections to it, bound to the event loop that asks first."""
+        connector = Connector(self._endpoint, self._proxy, self._connect_timeout)
+        return Pool(connector, self._read_timeout)
 
-    def endpoint(self, path: str, query: bytes) -> URL:
-        """Give the upstream's URL for a route, with the caller's query."""
-        endpoint = self._endpoints[path]
-        if query and query.isascii():
-            return URL(f"{endpoint}?{query.decode()}", encoded=True)
-        return endpoint
+    @property
+    def needs_client_key(self) -> bool:
+        """Whether no setting provides a key or forwards another credential."""
+        return not self._key and not self.config.forward_headers
 
     def check(self, model: str, body_bytes: int, credentials: Credentials) -> None:
-        """Let a request pass that the provider's settings allow.
+        """Raise if the provider's settings do not allow a request.
 
         Args:
-            model: the upstream's own name for the model.
-            body_bytes: how large the request's body is.
-            credentials: what the caller sent; an upstream in it is compared as text.
+            model: the upstream's own name of the model.
+            body_bytes: the size of the request's body.
+            credentials: the client's; an upstream in it is compared as text.
 
         Raises:
             RelayError: the model is not allowed, the body too large, or the upstream
-                that the caller names another.
+                that the client names is another.
         """
         allowed = self.config.allowed_models
         if allowed is not None and model not in allowed:
@@ -97,62 +129,122 @@ class Upstream:
         if body_bytes > self.config.max_request_bytes:
             raise too_large(self.config.max_request_bytes)
         url = credentials.provider_data.get("passthrough_url")
-        if url is not None and url.rstrip("/") not in self._own:
+        if url is not None and url.rstrip("/") not in self._allowed_urls:
             message = (
                 "passthrough_url is not this provider's upstream, which is "
-                f"{self._given}: leave it out or send that"
+                f"{self._configured_url}: leave it out or send that"
             )
             raise RelayError("upstream_not_allowed", message, "passthrough_url")
 
-    def headers(
-        self, caller: RequestHeaders, credentials: Credentials, route: Route
-    ) -> CIMultiDict[str]:
-        """Build all headers of a call; the provider's go before the caller's.
+    def request_head(
+        self, scope: Scope, credentials: Credentials, route: Route, body_bytes: int
+    ) -> bytes:
+        """Return the start line and all headers of a request to the upstream.
 
-        The order is the stock adapter's: `forward_headers`, then the key, of which a
-        configured one goes before the caller's.
-
-        Args:
-            caller: the request's headers.
-            credentials: what the caller sent.
-            route: the route that was asked for.
+        The provider's headers go before the client's, credentials before both.
 
         Raises:
-            RelayError: there is no key to send, nor what stands for one.
+            RelayError: there is no key, nor another credential to forward.
         """
-        headers = CIMultiDict(
-            (name.decode(), value.decode())
-            for name, value in caller
-            if (name in _PASSED or name.startswith(_PASSED_PREFIXES))
-            and value.isascii()
+        own, own_lines = self._own, self._own_lines
+        secrets = self._credential_lines(credentials, route)
+        if not secrets.keys().isdisjoint(own):
+            own_lines = b"".join(own[name] for name in own if name not in secrets)
+        lines, agent = [], b"" if b"user-agent" in own else _USER_AGENT
+        for name, value in scope["headers"]:
+            if (
+                (name in _PASSED or name.startswith(_PASSED_PREFIXES))
+                and value.isascii()
+                and name not in own
+                and name not in secrets
+            ):
+                lines.append(b"%b: %b\r\n" % (name, value))
+                if name == b"user-agent":
+                    agent = b""
+        return b"POST %b%b HTTP/1.1\r\n%b%b%b%bContent-Length: %d\r\n\r\n" % (
+            self._target(scope["path"]),
+            _query(scope["query_string"]),
+            own_lines,
+            agent,
+            b"".join(secrets.values()),
+            b"".join(lines),
+            body_bytes,
         )
-        headers.update(self._headers)
-        forwarded = forward_headers.build_forwarded_headers(
-            credentials.provider_data, self.config.forward_headers
-        )
-        headers.update(forwarded)
-        configured = self.config.auth_credential
-        key = configured.get_secret_value() if configured else credentials.key
-        if not key and not forwarded:
-            raise missing_api_key()
-        if key and route.anthropic and (configured or not credentials.is_bearer):
-            headers["x-api-key"] = key
-        elif key:
-            headers["Authorization"] = f"Bearer {key}"
-        return headers
+
+    def _credential_lines(self, credentials: Credentials, route: Route) -> Lines:
+        """Return what `forward_headers` names, and the key, a configured one first."""
+        forwarded: Lines = {}
+        if self.config.forward_headers:
+            forwarded = _lines(
+                forward_headers.build_forwarded_headers(
+                    credentials.provider_data, self.config.forward_headers
+                )
+            )
+        key = self._key or credentials.key
+        if key is None:
+            if not forwarded:
+                raise missing_api_key()
+        elif route.anthropic and (self._key or not credentials.is_bearer):
+            forwarded[b"x-api-key"] = b"x-api-key: %b\r\n" % key.encode()
+        else:
+            line = b"Authorization: Bearer %b\r\n" % key.encode()
+            forwarded[b"authorization"] = line
+        return forwarded
 
 
-def _timeout(timeout: float | stock.TimeoutConfig | None) -> ClientTimeout:
+def _configured_key(config: ProviderConfig) -> str | None:
+    credential = config.auth_credential
+    key: str = credential.get_secret_value() if credential else ""
+    if not (key.isascii() and key.isprintable()):
+        raise ValueError("api_key is not a printable ASCII string")
+    return key or None
+
+
+def _lines(headers: Mapping[str, str]) -> Lines:
+    """Return header lines by their lower-case names.
+
+    Raises:
+        ValueError: a name or a value would end its line.
+    """
+    for name, value in headers.items():
+        if not (_HEADER_NAME.fullmatch(name) and _HEADER_VALUE.fullmatch(value)):
+            raise ValueError(f"the header {name!r} has a character that none may have")
+    pairs = (
+        (name.lower().encode(), f"{name}: {value}\r\n".encode())
+        for name, value in headers.items()
+    )
+    return {name: line for name, line in pairs if name not in _FRAMING}
+
+
+def _target(base_path: str, path: str) -> bytes:
+    """Return a request target: the base URL's path, and the route's without `/v1`.
+
+    Raises:
+        RelayError: the path would lead elsewhere.
+    """
+    if _DOT_SEGMENT.search(path):
+        raise unknown_route(path)
+    return (base_path + quote(path.removeprefix("/v1"), safe="/:@!$&'()*+,;=")).encode()
+
+
+def _query(query: bytes) -> bytes:
+    return b"?" + query if query and _QUERY.fullmatch(query) else b""
+
+
+def _timeouts(timeout: float | stock.TimeoutConfig | None) -> tuple[float, float]:
     connect = read = timeout
     if isinstance(timeout, stock.TimeoutConfig):
         connect, read = timeout.connect, timeout.read
-    return ClientTimeout(
-        total=None, connect=connect or CONNECT_TIMEOUT, sock_read=read or READ_TIMEOUT
-    )
+    return connect or CONNECT_TIMEOUT, read or READ_TIMEOUT
 
 
-def _proxy(proxy: stock.ProxyConfig | None, upstream: URL) -> URL | None:
-    """Choose the proxy as `ProxyConfig` describes it; the environment has no say."""
+def _endpoint_of(url: HttpUrl, tls: ClientContext | None) -> Endpoint:
+    """Return host and port of a URL; pydantic encodes the host (IDNA)."""
+    return Endpoint((url.host or "").strip("[]"), url.port or 0, tls)
+
+
+def _choose_proxy(proxy: stock.ProxyConfig | None, upstream: HttpUrl) -> Proxy | None:
+    """Return the proxy that `ProxyConfig` chooses; the environment has no say."""
     if proxy is None:
         return None
     # "*" stands for all hosts, "*.name" for those below a name.
@@ -160,23 +252,15 @@ def _proxy(proxy: stock.ProxyConfig | None, upstream: URL) -> URL | None:
     names = ",".join(name.removeprefix("*") for name in exempt)
     if "*" in exempt or proxy_bypass_environment(upstream.host or "", {"no": names}):
         return None
-    chosen = proxy.url or (proxy.https if upstream.scheme == "https" else proxy.http)
-    return URL(str(chosen)) if chosen else None
+    url = proxy.url or (proxy.https if upstream.scheme == "https" else proxy.http)
+    if url is None:
+        return None
+    tls = client_context(None, proxy.cacert) if url.scheme == "https" else None
+    return Proxy(_endpoint_of(url, tls), _authorization(url))
 
 
-def _tls(
-    tls: stock.TLSConfig | None, proxy: stock.ProxyConfig | None
-) -> ssl.SSLContext | bool:
-    """Say how a certificate is verified; True leaves it to the defaults."""
-    proxy_ca = proxy.cacert if proxy else None
-    if tls is None and proxy_ca is None:
-        return True
-    tls = tls or stock.TLSConfig()
-    # Python's own least version: with one, Llama Stack always makes a context.
-    least = {"min_version": tls.min_version or "TLSv1.2"}
-    context: ssl.SSLContext = http_client._build_ssl_context(  # noqa: SLF001 (docs/design.md)
-        tls.model_copy(update=least)
-    )
-    if proxy_ca:
-        context.load_verify_locations(proxy_ca)
-    return context
+def _authorization(proxy: HttpUrl) -> bytes:
+    if proxy.username is None and proxy.password is None:
+        return b""
+    pair = f"{unquote(proxy.username or '')}:{unquote(proxy.password or '')}"
+    return b"Proxy-Authorization: Basic %b\r\n" % b64encode(pair.encode())

@@ -152,7 +152,7 @@ class Trial:
 
     def _broken(self) -> None:
         vendor = self.client.route.models[0].partition("/")[0]
-        told = "closed the connection before its answer"
+        told = "closed the connection after"
         self._fails(f"{vendor}/{BREAKING}", "", told)
 
     def _fails(self, model: str, key: str, *told: str) -> None:

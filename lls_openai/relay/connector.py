@@ -1,0 +1,147 @@
+"""How a connection to an upstream is made: addresses, proxy, TLS."""
+
+import asyncio
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from aiohappyeyeballs import AddrInfoType, start_connection
+
+from lls_openai.relay.connection import Connection
+from lls_openai.relay.tls import ClientContext
+from lls_openai.relay.tunnel import open_tunnel
+from lls_openai.relay.upstream_errors import connect_error, connect_timeout
+
+# RFC 8305, section 8: after so many seconds the next address of a host is tried, too.
+NEXT_ADDRESS_DELAY = 0.25
+
+# TCP keep-alive in seconds: before common NATs forget a silent connection; one whose
+# peer is gone ends after these and nine probes.
+KEEP_ALIVE_IDLE = 60
+KEEP_ALIVE_INTERVAL = 15
+
+
+class Endpoint(NamedTuple):
+    """A host and a port; with a context, TLS is spoken there."""
+
+    host: str
+    port: int
+    tls: ClientContext | None = None
+
+    @property
+    def authority(self) -> str:
+        """The host and port, an IPv6 address in brackets."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """A proxy; its header line with credentials is not shown."""
+
+    endpoint: Endpoint
+    authorization: bytes = field(default=b"", repr=False)
+
+
+class Connector:
+    """Makes connections to one upstream.
+
+    Args:
+        upstream: where the connections end.
+        proxy: what they go through.
+        timeout: how long one may take, in seconds.
+    """
+
+    def __init__(self, upstream: Endpoint, proxy: Proxy | None, timeout: float) -> None:
+        self._upstream, self._proxy, self._timeout = upstream, proxy, timeout
+        self._lookup: asyncio.Task[Sequence[AddrInfoType]] | None = None
+
+    async def connect(self, connection: Connection) -> None:
+        """Connect, with TLS where it is spoken.
+
+        Raises:
+            UpstreamError: that failed, or took too long.
+        """
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._connect(connection)
+        except TimeoutError:
+            raise connect_timeout(self._timeout) from None
+        except (OSError, UnicodeError) as error:
+            raise connect_error(error) from None
+
+    async def _connect(self, connection: Connection) -> None:
+        proxy = self._proxy
+        await self._connect_to(proxy.endpoint if proxy else self._upstream, connection)
+        if proxy is None or self._upstream.tls is None:
+            return
+        try:
+            target = self._upstream.authority.encode()
+            await open_tunnel(connection.transport, target, proxy.authorization)
+            connection.transport = await _start_tls(connection, self._upstream)
+        except BaseException:
+            connection.abort()
+            raise
+
+    async def _connect_to(self, endpoint: Endpoint, connection: Connection) -> None:
+        sock = await start_connection(
+            await self._resolve(endpoint), happy_eyeballs_delay=NEXT_ADDRESS_DELAY
+        )
+        _keep_alive(sock)
+        try:
+            await asyncio.get_running_loop().create_connection(
+                lambda: connection,
+                sock=sock,
+                ssl=endpoint.tls,
+                server_hostname=endpoint.host if endpoint.tls else None,
+            )
+        except BaseException:
+            sock.close()
+            raise
+
+    async def _resolve(self, endpoint: Endpoint) -> Sequence[AddrInfoType]:
+        """Return the host's addresses; connections made at once share a look-up."""
+        if self._lookup is None:
+            loop = asyncio.get_running_loop()
+            lookup = loop.getaddrinfo(
+                endpoint.host, endpoint.port, type=socket.SOCK_STREAM
+            )
+            self._lookup = loop.create_task(lookup)
+            self._lookup.add_done_callback(self._end_lookup)
+        return await asyncio.shield(self._lookup)
+
+    def _end_lookup(self, lookup: asyncio.Task[Sequence[AddrInfoType]]) -> None:
+        self._lookup = None
+        # Nobody else looks at its error if all who waited were cancelled.
+        if not lookup.cancelled():
+            lookup.exception()
+
+    def keep_session(self, connection: Connection) -> None:
+        """Keep the TLS session of a connection for the next one."""
+        if self._upstream.tls:
+            self._upstream.tls.keep_session(connection.transport)
+
+
+async def _start_tls(connection: Connection, upstream: Endpoint) -> asyncio.Transport:
+    loop = asyncio.get_running_loop()
+    if upstream.tls is None:
+        return connection.transport
+    transport = await loop.start_tls(
+        connection.transport, connection, upstream.tls, server_hostname=upstream.host
+    )
+    if transport is None:
+        raise ConnectionResetError
+    return transport
+
+
+def _keep_alive(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    # macOS has another name for the first of these.
+    for name, value in (
+        ("TCP_KEEPIDLE", KEEP_ALIVE_IDLE),
+        ("TCP_KEEPALIVE", KEEP_ALIVE_IDLE),
+        ("TCP_KEEPINTVL", KEEP_ALIVE_INTERVAL),
+    ):
+        if option := getattr(socket, name, None):
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -1,0 +1,100 @@
+"""The errors of a call to an upstream, each with its cause.
+
+A message is one of ours around a cause from the operating system, OpenSSL or the HTTP
+parser: it holds no byte of a request or a response.
+"""
+
+import os
+import socket
+import ssl
+
+import httptools
+
+
+class UpstreamError(Exception):
+    """A call to an upstream failed; the message may be shown and logged."""
+
+
+class UpstreamTimeout(UpstreamError):  # noqa: N818 (an UpstreamError already)
+    """The upstream was silent, or accepted no connection, for too long."""
+
+
+def connect_timeout(seconds: float) -> UpstreamTimeout:
+    """Return the error of a connection that was not made in time."""
+    return UpstreamTimeout(
+        f"The upstream accepted no connection within {seconds:g} s (network.timeout)"
+    )
+
+
+def read_timeout(seconds: float) -> UpstreamTimeout:
+    """Return the error of an upstream that sent and received no byte for so long."""
+    return UpstreamTimeout(
+        f"The upstream was silent for longer than {seconds:g} s (network.timeout)"
+    )
+
+
+def connect_error(error: Exception) -> UpstreamError:
+    """Return the error of a connection that could not be made."""
+    if isinstance(error, socket.gaierror | UnicodeError):
+        return UpstreamError("The upstream's host name could not be resolved")
+    if isinstance(error, ssl.SSLError):
+        reason = _tls_reason(error)
+        return UpstreamError(f"The TLS handshake with the upstream failed: {reason}")
+    if isinstance(error, ConnectionRefusedError):
+        return UpstreamError("The upstream refused the connection")
+    return UpstreamError(f"No connection to the upstream: {_os_reason(error)}")
+
+
+def proxy_refused(status: int) -> UpstreamError:
+    """Return the error of a proxy that did not connect to the upstream."""
+    return UpstreamError(f"The proxy refused to connect to the upstream: HTTP {status}")
+
+
+def proxy_failed() -> UpstreamError:
+    """Return the error of a proxy that sent no HTTP response, or closed."""
+    return UpstreamError("The proxy sent no valid HTTP response to CONNECT")
+
+
+def disconnected(cause: Exception | None, body_bytes: int | None) -> UpstreamError:
+    """Return the error of a connection that ended before the response was complete.
+
+    Args:
+        cause: what the transport reported; None when the upstream closed in order.
+        body_bytes: how much of the body was received; None before the headers.
+    """
+    if body_bytes is None:
+        when = "before its response headers were complete"
+    else:
+        unit = "byte" if body_bytes == 1 else "bytes"
+        when = f"after {body_bytes:,} {unit} of the response body"
+    if cause is None:
+        return UpstreamError(f"The upstream closed the connection {when}")
+    if isinstance(cause, ConnectionResetError | BrokenPipeError):
+        return UpstreamError(f"The upstream reset the connection {when}")
+    reason = (
+        _tls_reason(cause) if isinstance(cause, ssl.SSLError) else _os_reason(cause)
+    )
+    return UpstreamError(f"The connection to the upstream failed {when}: {reason}")
+
+
+def not_http(reason: str) -> UpstreamError:
+    """Return the error of a response that is not valid."""
+    return UpstreamError(f"The upstream's response is not valid HTTP: {reason}")
+
+
+def parser_error(error: httptools.HttpParserError) -> UpstreamError:
+    """Return the error that a callback raised, or one with the parser's reason."""
+    if isinstance(error.__context__, UpstreamError):
+        return error.__context__
+    return not_http(str(error))
+
+
+def _tls_reason(error: ssl.SSLError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_message
+    return (error.reason or "no reason given").replace("_", " ").lower()
+
+
+def _os_reason(error: Exception) -> str:
+    number = getattr(error, "errno", None)
+    return os.strerror(number) if number else "the network failed"

@@ -1,0 +1,100 @@
+"""A response that arrives from an upstream."""
+
+import asyncio
+from typing import Protocol
+
+from lls_openai.relay.upstream_errors import UpstreamError
+
+type Headers = list[tuple[bytes, bytes]]
+
+
+class Source(Protocol):
+    """The connection on which a response arrives."""
+
+    loop: asyncio.AbstractEventLoop
+
+    def resume_reading(self) -> None:
+        """Read on if the response was read too far ahead."""
+
+    def abort(self) -> None:
+        """End the connection at once."""
+
+
+class UpstreamResponse:
+    """A response whose headers have arrived; its body may still be arriving.
+
+    Header names are lower case. `complete` says that the whole body was received,
+    `received` how many bytes of it, `buffered` how many `read` has not returned yet.
+    """
+
+    __slots__ = (
+        "_chunks",
+        "_connection",
+        "_error",
+        "_waiter",
+        "buffered",
+        "complete",
+        "headers",
+        "received",
+        "status",
+    )
+
+    def __init__(self, connection: Source, status: int, headers: Headers) -> None:
+        self.status, self.headers = status, headers
+        self.complete = False
+        self.buffered = self.received = 0
+        self._chunks: list[bytes] = []
+        self._connection: Source | None = connection
+        self._error: UpstreamError | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    async def read(self) -> bytes:
+        """Return the next bytes of the body, or nothing at its end.
+
+        Raises:
+            UpstreamError: the rest of the body will not arrive.
+        """
+        chunks = self._chunks
+        while not chunks:
+            if self._error:
+                raise self._error
+            if self._connection is None:
+                return b""
+            self._waiter = self._connection.loop.create_future()
+            await self._waiter
+        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        chunks.clear()
+        self.buffered = 0
+        if self._connection:
+            self._connection.resume_reading()
+        return data
+
+    def close(self) -> None:
+        """End the connection, unless the response is complete."""
+        if self._connection:
+            self._connection.abort()
+
+    @property
+    def is_framed(self) -> bool:
+        """Whether the body says where it ends (RFC 9112, section 6.3)."""
+        framing = (b"transfer-encoding", b"content-length")
+        return any(name in framing for name, _ in self.headers)
+
+    def feed(self, data: bytes) -> None:
+        """Accept the next bytes of the body."""
+        self._chunks.append(data)
+        self.buffered += len(data)
+        self.received += len(data)
+        self._wake()
+
+    def finish(self, error: UpstreamError | None = None) -> None:
+        """Accept the end of the body, or the error that ended it."""
+        self.complete, self._error = error is None, error
+        self._connection = None
+        self._wake()
+
+    def _wake(self) -> None:
+        if (waiter := self._waiter) is not None:
+            self._waiter = None
+            if not waiter.done():
+                waiter.set_result(None)
