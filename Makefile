@@ -4,6 +4,8 @@
 # or else install one into .uv/ with pip.
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv || echo .uv/bin/uv)
 SETUP := $(filter .uv/bin/uv,$(UV))
+# The same version as in deploy/Containerfile and CI.
+UV_VERSION := uv>=0.13,<0.14
 
 # --frozen installs exactly the versions in uv.lock, whichever package index is in use.
 # --locked would also compare the file with that index, and fail if they differ.
@@ -59,7 +61,7 @@ deploy: $(SETUP) ## test deploy/ with nginx, systemd and bubblewrap
 		if $$python -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null; \
 		then \
 			$$python -m venv --clear .uv \
-				&& .uv/bin/pip install --disable-pip-version-check uv; \
+				&& .uv/bin/pip install --disable-pip-version-check "$(UV_VERSION)"; \
 			exit; \
 		fi; \
 	done; \

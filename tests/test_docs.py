@@ -5,7 +5,6 @@ Commands run as they are written, but for the port and the vendors, which are th
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -266,99 +265,3 @@ def _anchors(page: Path) -> set[str]:
     """Return the anchors that GitHub gives to the headings of a page."""
     titles = re.findall(r"(?m)^#+ (.+)$", page.read_text())
     return {re.sub(r"[^\w -]", "", t.lower()).replace(" ", "-") for t in titles}
-
-
-def _remove_uv_and_new_pythons(clone: docs.Clone) -> None:
-    """Leave on the PATH the programs that every machine has, and an old Python."""
-    (clone.bin / "uv").unlink()
-    clone.program("python3", "exit 1")
-    for name in ("sh", "make", "awk", "cp", "echo", "env", "grep", "mkdir", "sort"):
-        (clone.bin / name).symlink_to(shutil.which(name) or f"no {name} here")
-    clone.env["PATH"] = str(clone.bin)
-
-
-def test_make_without_a_new_python_lists_its_targets_in_columns(
-    clone: docs.Clone,
-) -> None:
-    _remove_uv_and_new_pythons(clone)
-
-    status, output = clone.run("make")
-
-    names = re.findall(r"(?m)^make ([a-z-]+ +)\S", output)
-    assert (status, names) == (0, [f"{target:9}" for target in TARGETS])
-    assert f".PHONY: {' '.join(TARGETS)}\n" in MAKEFILE
-
-
-def test_make_server_without_a_new_python_says_what_to_install(
-    clone: docs.Clone,
-) -> None:
-    _remove_uv_and_new_pythons(clone)
-
-    status, output = clone.run("make server")
-
-    assert status == 2
-    assert "Python 3.12 or newer is required" in output
-    assert not (clone.path / ".uv").exists()
-
-
-@pytest.mark.parametrize("target", [t for t in TARGETS if t != "help"])
-def test_target_installs_uv_once_and_passes_args_on(
-    clone: docs.Clone, target: str
-) -> None:
-    _remove_uv_and_new_pythons(clone)
-    # As pyenv's shim does for a program of another Python version.
-    clone.program("uv", "exit 127")
-    venv = f'echo "python $*"; mkdir -p .uv/bin; cp {clone.bin}/spare-pip .uv/bin/pip'
-    clone.program("python3.13", f'[ "$1" = -c ] || {{ {venv}; }}')
-    clone.program("spare-pip", f'echo "pip $*"; cp {clone.bin}/spare-uv .uv/bin/uv')
-    clone.program("spare-uv", 'echo "uv $*"')
-
-    runs = [clone.run(f"make --silent {target} ARGS='-x y'") for _ in range(2)]
-
-    (_, first), (status, second) = runs
-    assert first == (
-        "No working uv found: installing one into .uv/ (only this once).\n"
-        "python -m venv --clear .uv\n"
-        "pip install --disable-pip-version-check uv\n" + second
-    )
-    assert status == 0
-    assert all(line.startswith("uv run --frozen ") for line in second.splitlines())
-    assert target == "lint" or second.endswith(" -x y\n")
-
-
-DOTENV = """\
-# keys with quotes and spaces
-OPENAI_API_KEY='sk-one'
-GEMINI_API_KEY = two words
-MISTRAL_API_KEY=sk-four
-LLS_HOST="0.0.0.0"  # all interfaces
-LLS_WORKERS=2
-OPENAI_UPSTREAM_URL=http://127.0.0.1:1/$(touch run)
-"""
-
-
-def test_make_server_reads_settings_but_no_key_from_dotenv(clone: docs.Clone) -> None:
-    """The environment takes precedence; no value is run by a shell."""
-    _remove_uv_and_new_pythons(clone)
-    clone.program("dotenv", f'exec {Path(sys.executable).with_name("dotenv")} "$@"')
-    clone.program("uv", 'if [ "$1" != --version ]; then shift 2; exec "$@"; fi')
-    clone.program("python", 'echo "$*"; env | grep -E "_KEY|LLS_|OPENAI" | sort')
-    (clone.path / ".env").write_text(DOTENV)
-    env = {"ANTHROPIC_API_KEY": "sk-three", "LLS_WORKERS": "3"}
-
-    expected = """\
--m lls_openai run.yaml
-LLS_HOST=0.0.0.0
-LLS_WORKERS=3
-OPENAI_UPSTREAM_URL=http://127.0.0.1:1/$(touch run)
-"""
-    assert clone.run("make --silent server", **env) == (0, expected)
-    assert not (clone.path / "run").exists()
-
-
-def test_make_lint_fails_when_ruff_does(clone: docs.Clone) -> None:
-    _remove_uv_and_new_pythons(clone)
-    clone.program("uv", 'if [ "$1" != --version ]; then shift 2; exec "$@"; fi')
-    clone.program("ruff", "exit 1")
-
-    assert clone.run("make --silent lint")[0] == 2

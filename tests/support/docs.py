@@ -53,7 +53,8 @@ class Clone:
     def __init__(self, directory: Path) -> None:
         """Copy the project; its .venv is the environment that runs the tests."""
         self.path = directory / "clone"
-        ignored = (PROJECT / ".gitignore").read_text().replace("/", "").split()
+        lines = (PROJECT / ".gitignore").read_text().splitlines()
+        ignored = [line.strip("/") for line in lines if not line.startswith("#")]
         skip = shutil.ignore_patterns(".git", *ignored)
         shutil.copytree(PROJECT, self.path, ignore=skip)
         (self.path / ".venv").symlink_to(sys.prefix)
