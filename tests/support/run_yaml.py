@@ -27,6 +27,29 @@ DEBUG_LOGGING = pytest.mark.server(
     env={"LLAMA_STACK_LOG_FORMAT": "text", "LLAMA_STACK_LOGGING": "all=debug"},
 )
 
+# Seconds, and bytes: two bodies of 600 kB are too many.
+CLIENT_TIMEOUT = 1.0
+MAX_BYTES_IN_FLIGHT = 1_000_000
+_SMALLER = {"caller_timeout": CLIENT_TIMEOUT / 10, "max_bytes_in_flight": 1}
+SMALL_LIMITS = pytest.mark.server(
+    # The largest of the providers' values is used.
+    providers={
+        "openai": {
+            "caller_timeout": CLIENT_TIMEOUT,
+            "max_bytes_in_flight": MAX_BYTES_IN_FLIGHT,
+        },
+        "openai-mini": _SMALLER,
+        "gemini": _SMALLER,
+        "anthropic": _SMALLER,
+    },
+    env={
+        "FORWARDED_ALLOW_IPS": "127.0.0.1",
+        # Only proxies in run.yaml are used: with these every call would fail.
+        "http_proxy": "http://127.0.0.1:9",
+        "all_proxy": "http://127.0.0.1:9",
+    },
+)
+
 
 @dataclass(frozen=True)
 class Variation:
