@@ -1,4 +1,4 @@
-"""The distribution as a whole: what run.yaml promises, on the running server."""
+"""What run.yaml promises, on the running server."""
 
 import re
 from typing import Any
@@ -23,93 +23,129 @@ from tests.support.run_yaml import PROJECT, RUN_YAML
 from tests.support.server import Server
 from tests.support.upstream import MockServer, Upstream
 
-NOT_FOUND = ["invalid_request_error", "model", "model_not_found"]
-# Each model: its name to display, its vendor, and the path of its API there.
-FIVE = {
-    "openai/gpt-4o": ("GPT-4o", "openai", "/v1"),
-    "openai-mini/gpt-4o-mini": ("GPT-4o Mini", "openai", "/v1"),
-    "openai-mini/gpt-4.1-nano": ("GPT-4.1 Nano", "openai", "/v1"),
-    GEMINI_MODEL: ("Gemini 2.5 Flash Lite", "gemini", "/v1beta/openai"),
-    CLAUDE_MODEL: ("Claude Haiku 4.5", "anthropic", "/v1"),
+DISPLAY_NAMES = {
+    "openai/gpt-4o": "GPT-4o",
+    "openai-mini/gpt-4o-mini": "GPT-4o Mini",
+    "openai-mini/gpt-4.1-nano": "GPT-4.1 Nano",
+    GEMINI_MODEL: "Gemini 2.5 Flash Lite",
+    CLAUDE_MODEL: "Claude Haiku 4.5",
 }
 
 
-def test_the_five_models_are_listed(server: Server) -> None:
-    openai = OpenAI(base_url=f"{server.url}/v1", api_key="none")
-    stack = LlamaStackClient(base_url=server.url)
+def test_openai_client_lists_the_five_models(server: Server) -> None:
+    with OpenAI(base_url=f"{server.url}/v1", api_key="none") as client:
+        page = client.models.list()
 
-    with openai, stack:
-        page = openai.models.list()
-        listed: list[Any] = [model.to_dict() for model in page]
-        each: list[Any] = [openai.models.retrieve(name).to_dict() for name in FIVE]
-        stacks = [model.id for model in stack.models.list()]
-        one = stack.models.retrieve(CLAUDE_MODEL)
-
-    assert (page.object, stacks) == ("list", [*FIVE])
-    assert (one.identifier, one.provider_id) == (CLAUDE_MODEL, "anthropic")
-    for name, model, alone in zip(FIVE, listed, each, strict=True):
-        provider, _, own = name.partition("/")
-        form = {"id": name, "object": "model", "owned_by": "llama_stack"}
-        fields = {"provider_id": provider, "provider_resource_id": own}
-        fields["display_name"] = FIVE[name][0]
-        assert form.items() <= model.items()
-        assert fields.items() <= model["custom_metadata"].items()
-        assert (form | {"identifier": name}).items() <= alone.items()
-        assert {type(model["created"]), type(alone["created"])} == {int}
+    assert page.object == "list"
+    assert [model.id for model in page.data] == [*DISPLAY_NAMES]
+    for model in page.data:
+        fields: dict[str, Any] = model.to_dict()
+        provider, _, vendor_name = model.id.partition("/")
+        assert (model.object, model.owned_by) == ("model", "llama_stack")
+        assert isinstance(model.created, int)
+        metadata = fields["custom_metadata"]
+        assert metadata["display_name"] == DISPLAY_NAMES[model.id]
+        assert metadata["provider_id"] == provider
+        assert metadata["provider_resource_id"] == vendor_name
 
 
-def test_an_unknown_model_is_not_shown(client: httpx.Client) -> None:
-    answer = client.get(f"{MODELS}/openai/x/y")
+@pytest.mark.parametrize("name", DISPLAY_NAMES)
+def test_openai_client_retrieves_a_model(server: Server, name: str) -> None:
+    with OpenAI(base_url=f"{server.url}/v1", api_key="none") as client:
+        model = client.models.retrieve(name)
 
-    error = answer.json()["error"]
-    assert "openai/x/y" in error.pop("message")
-    assert (answer.status_code, [*error.values()]) == (404, NOT_FOUND)
+    assert (model.id, model.object, model.owned_by) == (name, "model", "llama_stack")
+    assert isinstance(model.created, int)
+    assert model.to_dict()["identifier"] == name
 
 
-@pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("model", FIVE)
-def test_a_model_answers(
-    client: httpx.Client, upstream: Upstream, model: str, *, stream: bool
+def test_llama_stack_client_lists_and_retrieves_models(server: Server) -> None:
+    with LlamaStackClient(base_url=server.url) as client:
+        names = [model.id for model in client.models.list()]
+        model = client.models.retrieve(CLAUDE_MODEL)
+
+    assert names == [*DISPLAY_NAMES]
+    assert (model.identifier, model.provider_id) == (CLAUDE_MODEL, "anthropic")
+
+
+def test_unknown_model_is_not_retrieved(client: httpx.Client) -> None:
+    response = client.get(f"{MODELS}/openai/x/y")
+
+    assert response.status_code == 404, response.text
+    error = response.json()["error"]
+    assert "openai/x/y" in error["message"]
+    assert error == {
+        "message": error["message"],
+        "type": "invalid_request_error",
+        "param": "model",
+        "code": "model_not_found",
+    }
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["buffered", "streamed"])
+@pytest.mark.parametrize(
+    ("model", "vendor", "path"),
+    [
+        ("openai/gpt-4o", "openai", "/v1/chat/completions"),
+        ("openai-mini/gpt-4o-mini", "openai", "/v1/chat/completions"),
+        ("openai-mini/gpt-4.1-nano", "openai", "/v1/chat/completions"),
+        (GEMINI_MODEL, "gemini", "/v1beta/openai/chat/completions"),
+        (CLAUDE_MODEL, "anthropic", "/v1/chat/completions"),
+    ],
+)
+def test_model_is_called_at_its_vendor_with_the_clients_key(
+    client: httpx.Client,
+    upstream: Upstream,
+    model: str,
+    vendor: str,
+    path: str,
+    *,
+    stream: bool,
 ) -> None:
-    _, vendor, base = FIVE[model]
     mock: MockServer = getattr(upstream, vendor)
     headers = provider_data(KEYS[vendor], passthrough_url=mock.url)
 
-    answer = client.post(CHAT, json=chat(model, stream=stream), headers=headers)
+    response = client.post(CHAT, json=chat(model, stream=stream), headers=headers)
 
-    name = model.partition("/")[2]
-    said = "".join(re.findall(r'"content": ?"([^"]*)"', answer.text))
-    assert said == f"{name} heard: hello"
-    assert answer.text.endswith("data: [DONE]\n\n") == stream
-    (arrived,) = [r for each in upstream.vendors for r in each.requests]
-    assert (arrived.path, arrived.key) == (f"{base}/chat/completions", KEYS[vendor])
-    assert arrived.json["model"] == name
+    vendor_name = model.partition("/")[2]
+    text = "".join(re.findall(r'"content":"([^"]*)"', response.text))
+    assert text == f"{vendor_name} heard: hello", response.text
+    assert response.text.endswith("data: [DONE]\n\n") == stream
+    (request,) = upstream.requests
+    assert request is mock.request
+    assert (request.path, request.key) == (path, KEYS[vendor])
+    assert request.json["model"] == vendor_name
 
 
-def test_the_upstreams_of_the_four_providers_are_pinned() -> None:
+def test_run_yaml_pins_the_upstream_of_each_provider_and_holds_no_key() -> None:
     google = "https://generativelanguage.googleapis.com/v1beta/openai"
-    pinned = {
-        "openai": "OPENAI_UPSTREAM_URL:=https://api.openai.com",
-        "openai-mini": "OPENAI_UPSTREAM_URL:=https://api.openai.com",
-        "gemini": f"GEMINI_UPSTREAM_URL:={google}",
-        "anthropic": "ANTHROPIC_UPSTREAM_URL:=https://api.anthropic.com",
+    urls = {
+        "openai": "${env.OPENAI_UPSTREAM_URL:=https://api.openai.com}",
+        "openai-mini": "${env.OPENAI_UPSTREAM_URL:=https://api.openai.com}",
+        "gemini": f"${{env.GEMINI_UPSTREAM_URL:={google}}}",
+        "anthropic": "${env.ANTHROPIC_UPSTREAM_URL:=https://api.anthropic.com}",
     }
-    kind = {"provider_type": "remote::passthrough", "module": "lls_openai"}
     text = RUN_YAML.read_text()
-    assert yaml.safe_load(text)["providers"]["inference"] == [
-        {"provider_id": name, **kind, "config": {"base_url": f"${{env.{url}}}"}}
-        for name, url in pinned.items()
-    ]
+
+    providers = yaml.safe_load(text)["providers"]["inference"]
+
+    assert {
+        each["provider_id"]: each["config"]["base_url"] for each in providers
+    } == urls
+    for provider in providers:
+        assert provider["provider_type"] == "remote::passthrough"
+        assert provider["module"] == "lls_openai"
     assert not re.search(r"(?i)api_?key:|_KEY\b", text)
 
 
-def test_the_example_names_exactly_what_is_read() -> None:
-    """The variables of run.yaml with its defaults, Llama Stack's port, three keys."""
+def test_env_example_has_the_variables_of_run_yaml_the_port_and_three_keys() -> None:
     lines = RUN_YAML.read_text().splitlines()
-    in_use = "\n".join(line.partition("#")[0] for line in lines)
-    read = dict(re.findall(r"\$\{env\.(\w+):=([^}]*)\}", in_use))
-    keys = dict.fromkeys(("OPENAI_API_KEY", "GEMINI_API_KEY", "ANTHROPIC_API_KEY"), "")
+    without_comments = "\n".join(line.partition("#")[0] for line in lines)
+    variables = dict(re.findall(r"\$\{env\.(\w+):=([^}]*)\}", without_comments))
 
-    example = dotenv_values(PROJECT / ".env.example")
-
-    assert example == read | keys | {"LLAMA_STACK_PORT": "8321"}
+    assert dotenv_values(PROJECT / ".env.example") == variables | {
+        "LLAMA_STACK_PORT": "8321",
+        "OPENAI_API_KEY": "",
+        "GEMINI_API_KEY": "",
+        "ANTHROPIC_API_KEY": "",
+    }

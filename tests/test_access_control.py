@@ -1,0 +1,226 @@
+"""Llama Stack's users, policies and other providers apply to relayed models."""
+
+import httpx
+import pytest
+import yaml
+
+from tests.support.http import (
+    CHAT,
+    EMBEDDINGS,
+    GEMINI_MODEL,
+    KEYS,
+    MODELS,
+    bearer,
+    chat,
+    provider_data,
+)
+from tests.support.upstream import Upstream
+from tests.support.wire import Json, respond
+
+# One server: three users, models of two types, a name that several models have, another
+# type of provider, and an API that calls a model itself.
+RUN_YAML: Json = yaml.safe_load("""
+apis: [inference, safety]
+providers:
+  inference:
+    - provider_id: stock
+      provider_type: remote::openai
+      config: {base_url: "${env.OPENAI_UPSTREAM_URL}/v1"}
+  safety: [{provider_id: guard, provider_type: "inline::llama-guard", config: {}}]
+registered_resources:
+  models:
+    - {model_id: gpt-4o, provider_id: openai-mini}
+    - model_id: text-embedding-3-small
+      provider_id: openai
+      model_type: embedding
+      metadata: {embedding_dimension: 3}
+  shields: [{shield_id: gemini/gemini-2.5-flash-lite, provider_id: guard}]
+server:
+  auth:
+    provider_config: {type: custom, endpoint: "${env.AUTH_URL}"}
+    route_policy:
+      - permit: {paths: [/v1/models, /v1/health]}
+      - {permit: {paths: /v1/*}, when: user with developer in roles}
+    access_policy:
+      - permit: {principal: alice, actions: [read]}
+      - permit: {actions: [read], resource: "regex:model::gemini/"}
+""")
+pytestmark = pytest.mark.server(RUN_YAML)
+
+
+def headers_of(user: str, key: str = KEYS["openai"], **data: str) -> dict[str, str]:
+    return bearer(f"token-of-{user}") | provider_data(key, **data)
+
+
+@pytest.mark.parametrize(
+    ("route", "name", "code", "message"),
+    [
+        pytest.param(
+            EMBEDDINGS,
+            "gpt-4o-mini",
+            "invalid_request_body",
+            "embedding",
+            id="llm-on-embeddings-route",
+        ),
+        pytest.param(
+            CHAT,
+            "openai/text-embedding-3-small",
+            "invalid_request_body",
+            "llm",
+            id="embedding-model-on-chat-route",
+        ),
+        pytest.param(
+            CHAT,
+            "gpt-4o",
+            "model_not_found",
+            "openai-mini/gpt-4o, openai/gpt-4o",
+            id="bare-name-of-several-models",
+        ),
+    ],
+)
+def test_model_that_does_not_fit_is_rejected(
+    client: httpx.Client,
+    upstream: Upstream,
+    route: str,
+    name: str,
+    code: str,
+    message: str,
+) -> None:
+    body = {"model": name, "input": "hello"}
+
+    response = client.post(route, json=body, headers=headers_of("alice"))
+
+    error = response.json()["error"]
+    assert (response.is_success, error["code"]) == (False, code)
+    assert message in error["message"]
+    assert upstream.requests == []
+
+
+def test_embedding_model_is_called_by_its_bare_name(
+    client: httpx.Client, upstream: Upstream
+) -> None:
+    body = {"model": "text-embedding-3-small", "input": "hello"}
+
+    response = client.post(EMBEDDINGS, json=body, headers=headers_of("alice"))
+
+    assert response.status_code == 200, response.text
+    assert upstream.openai.request.json["model"] == "text-embedding-3-small"
+
+
+@pytest.mark.parametrize(
+    "model", ["gemini-2.5-flash-lite", "gemini/gemini-3.5-flash-lite"]
+)
+def test_user_may_call_a_model_that_the_access_policy_permits(
+    client: httpx.Client, model: str
+) -> None:
+    headers = headers_of("bob", KEYS["gemini"])
+
+    response = client.post(CHAT, json=chat(model), headers=headers)
+
+    assert response.status_code == 200, response.text
+
+
+@pytest.mark.parametrize(
+    "model", ["gpt-4o-mini", "openai/gpt-4o", "openai/gpt-5.6-luna"]
+)
+def test_model_that_the_access_policy_hides_is_not_found(
+    client: httpx.Client, upstream: Upstream, model: str
+) -> None:
+    """Also after a user who may call it has done so."""
+    client.post(CHAT, json=chat(model), headers=headers_of("alice"))
+    upstream.reset()
+
+    response = client.post(CHAT, json=chat(model), headers=headers_of("bob"))
+
+    error = response.json()["error"]
+    assert (response.status_code, error["code"]) == (404, "model_not_found")
+    assert GEMINI_MODEL in error["message"]
+    assert "openai/gpt-4o," not in error["message"]
+    assert upstream.requests == []
+
+
+def test_hidden_model_is_not_retrieved(client: httpx.Client) -> None:
+    response = client.get(f"{MODELS}/openai/gpt-4o", headers=headers_of("bob"))
+
+    assert response.status_code == 404, response.text
+    assert response.json()["error"]["code"] == "model_not_found"
+
+
+@pytest.mark.parametrize("user", ["bob", "carol"])
+def test_only_permitted_models_are_listed(client: httpx.Client, user: str) -> None:
+    listed = client.get(MODELS, headers=headers_of(user)).json()["data"]
+
+    assert [model["id"] for model in listed] == [GEMINI_MODEL]
+
+
+def test_route_that_the_route_policy_hides_from_a_user_is_not_found(
+    client: httpx.Client, upstream: Upstream
+) -> None:
+    response = client.post(CHAT, json=chat(GEMINI_MODEL), headers=headers_of("carol"))
+
+    assert response.status_code == 404, response.text
+    assert upstream.requests == []
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param({"stream": True}, id="streamed"),
+        pytest.param({"user": "x" * 3_000_000}, id="large"),
+    ],
+)
+def test_stock_provider_still_works(
+    client: httpx.Client, upstream: Upstream, fields: Json
+) -> None:
+    headers = headers_of("alice", openai_api_key=KEYS["openai"])
+
+    response = client.post(CHAT, json=chat("stock/gpt-4o", **fields), headers=headers)
+
+    assert response.status_code == 200, response.text
+    assert '"model":"stock/gpt-4o"' in response.text.replace(" ", "")
+    assert upstream.openai.request.key == KEYS["openai"]
+    assert upstream.openai.request.json.items() >= fields.items()
+
+
+def test_stock_provider_still_asks_for_its_key(client: httpx.Client) -> None:
+    response = client.post(CHAT, json=chat("stock/gpt-4o"), headers=headers_of("alice"))
+
+    assert not response.is_success
+    assert "openai_api_key" in response.text
+
+
+def run_shield(client: httpx.Client) -> httpx.Response:
+    """Call Llama Stack's safety API, which calls a model with the client's key."""
+    body: Json = {"shield_id": GEMINI_MODEL, "params": {}} | chat()
+    # After an error, Llama Stack's server closes the connection without saying so.
+    headers = headers_of("alice", KEYS["gemini"]) | {"connection": "close"}
+    return client.post("/v1/safety/run-shield", json=body, headers=headers)
+
+
+def test_call_from_inside_llama_stack_is_sent_to_the_pinned_upstream(
+    client: httpx.Client, upstream: Upstream
+) -> None:
+    upstream.gemini.script(
+        respond(b'{"choices":[{"index":0,"message":{"content":"safe"}}]}')
+    )
+
+    response = run_shield(client)
+
+    assert response.json() == {"violation": None}
+    request = upstream.gemini.request
+    assert request.path == "/v1beta/openai/chat/completions"
+    assert request.json["model"] == GEMINI_MODEL.partition("/")[2]
+    assert request.key == KEYS["gemini"]
+
+
+def test_call_from_inside_llama_stack_is_not_retried(
+    client: httpx.Client, upstream: Upstream
+) -> None:
+    """The stock provider tries three times."""
+    failure = respond(b"{}", 503, {"retry-after": "0"})
+    upstream.gemini.script(failure, times=None)
+
+    response = run_shield(client)
+
+    assert not response.is_success
+    assert len(upstream.gemini.requests) == 1
