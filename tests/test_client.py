@@ -1,4 +1,4 @@
-"""main.py: what it sends, what it prints, and how it ends."""
+"""main.py: the requests that it sends, its output, and its exit status."""
 
 import io
 import json
@@ -18,69 +18,77 @@ import respx
 
 import main
 from tests.support import http, wire
+from tests.support.network import Network
 from tests.support.upstream import Upstream
 
 URL = "http://127.0.0.1:8321"
 KEY = "key-of-openai"
 MODEL = "openai/gpt-4o"
 PROVIDER_DATA = "X-LlamaStack-Provider-Data"
-NOT_OPENAI = "the answer is not in OpenAI's format"
+MALFORMED = "the response is not in OpenAI's format"
 
 
-def _models(*names: str, kind: str = "llm") -> httpx.Response:
-    """A list of models, in OpenAI's form with Llama Stack's fields beside."""
+def model_list(*names: str, model_type: str = "llm") -> httpx.Response:
+    """Return a list of models in OpenAI's form, with Llama Stack's fields."""
     fields = {"object": "model", "created": 1, "owned_by": "llama_stack"}
-    fields |= {"custom_metadata": {"model_type": kind}}
+    fields |= {"custom_metadata": {"model_type": model_type}}
     data = [{"id": name, **fields} for name in names]
     return httpx.Response(200, json={"object": "list", "data": data})
 
 
-def _regular(text: str | None) -> httpx.Response:
+def completion(text: str | None) -> httpx.Response:
     message = {"role": "assistant", "content": text}
     return httpx.Response(200, json={"choices": [{"message": message}]})
 
 
-def _chunk(text: str | None) -> str:
+def chunk(text: str | None) -> str:
     return json.dumps({"choices": [{"index": 0, "delta": {"content": text}}]})
 
 
-def _streamed(events: Iterable[str]) -> httpx.Response:
+def event_stream(events: Iterable[str]) -> httpx.Response:
     return httpx.Response(200, content=(f"data: {e}\n\n".encode() for e in events))
 
 
-def _refusal(status: int, message: str) -> httpx.Response:
+def error_response(status: int, message: str) -> httpx.Response:
     return httpx.Response(status, json={"error": {"message": message, "code": "x"}})
 
 
-def _answer(request: httpx.Request) -> httpx.Response:
+def say_hello(request: httpx.Request) -> httpx.Response:
     if json.loads(request.content).get("stream"):
-        return _streamed([_chunk("Hello"), _chunk(" there"), "[DONE]"])
-    return _regular("Hello there")
+        return event_stream([chunk("Hello"), chunk(" there"), "[DONE]"])
+    return completion("Hello there")
 
 
 class Client:
-    """Runs main.py in this process, against a server that respx plays."""
+    """Runs main.py in this process, against a server that respx mocks."""
 
     def __init__(self, capsys: pytest.CaptureFixture[str], mock: respx.Router) -> None:
         self.capsys = capsys
         self.models = mock.get(path="/v1/models")
-        self.models.return_value = _models(MODEL)
-        self.chat = mock.post(path="/v1/chat/completions").mock(side_effect=_answer)
+        self.models.return_value = model_list(MODEL)
+        self.chat = mock.post(path="/v1/chat/completions").mock(side_effect=say_hello)
 
     def run(self, *arguments: str) -> tuple[int, str, str]:
-        """The exit status, and what was printed."""
+        """Return the exit status, standard output and standard error."""
         try:
             status = main.main(list(arguments))
         except SystemExit as end:
             status = int(str(end.code))
         return status, *self.capsys.readouterr()
 
+    def bodies(self) -> list[object]:
+        return [json.loads(call.request.content) for call in self.chat.calls]
+
+    def keys(self) -> list[str]:
+        headers = [call.request.headers[PROVIDER_DATA] for call in self.chat.calls]
+        return [json.loads(header)["passthrough_api_key"] for header in headers]
+
 
 @pytest.fixture
 def client(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[Client]:
-    """main.py with OpenAI's key; its .env is looked for in `tmp_path`."""
+    """Return main.py with OpenAI's key; it looks for .env in `tmp_path`."""
     monkeypatch.setattr(main, "__file__", str(tmp_path / "main.py"))
     monkeypatch.setattr(main, "time", SimpleNamespace(perf_counter=lambda: 0.0))
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
@@ -88,14 +96,12 @@ def client(
         yield Client(capsys, mock)
 
 
-def test_calls_each_listed_model_both_ways(
-    client: Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_listed_models_are_called_both_ways_and_skipped_without_a_key(
+    client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each with its own key, which no log has; without one it is skipped."""
-    caplog.set_level(logging.DEBUG, "llama_stack_client")
     monkeypatch.setenv("MY_OWN_API_KEY", "key-own")
     names = ["openai-mini/4o", "gemini/flash", "my-own/m"]
-    client.models.return_value = _models(*names)
+    client.models.return_value = model_list(*names)
     expected = """\
 openai-mini/4o
   regular   Hello there
@@ -111,154 +117,304 @@ openai-mini/4o  ok       ok          0.0 s
 gemini/flash    skipped  skipped         -
 my-own/m        ok       ok          0.0 s
 """
-    assert (0, expected, "") == client.run()
-    data = [call.request.headers[PROVIDER_DATA] for call in client.chat.calls]
-    keys = [KEY] * 2 + ["key-own"] * 2
-    assert [{"passthrough_api_key": key} for key in keys] == [*map(json.loads, data)]
-    assert ("messages" in caplog.text, "key-o" in caplog.text) == (True, False)
-    assert "key-" not in str(client.models.calls.last.request.headers.raw)
+    assert client.run() == (0, expected, "")
+    assert client.keys() == [KEY, KEY, "key-own", "key-own"]
 
 
-def test_calls_named_models(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They need not be listed, when their provider is or has a key."""
-    monkeypatch.setenv("ADDED_API_KEY", "key")
-    client.run("--model=openai/gpt-5", "--model", "added/m", "--prompt", "Why?")
-    body = {"messages": [{"role": "user", "content": "Why?"}]}
-    named = {"model": "openai/gpt-5"}, {"model": "added/m"}
-    expected = [body | name | way for name in named for way in ({}, {"stream": True})]
-    assert expected == [json.loads(call.request.content) for call in client.chat.calls]
-
-
-def test_env_file_has_what_is_not_given(
-    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_key_is_neither_logged_nor_sent_to_list_models(
+    client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An empty variable is not given; a URL may end in the path of OpenAI's."""
-    (tmp_path / ".env").write_text("OPENAI_API_KEY='file'\nLLAMA_STACK_PORT=9000\n")
-    sent = []
-    for key, arguments in (("", []), ("shell", ["--url=http://far:1/v1/"])):
-        monkeypatch.setenv("OPENAI_API_KEY", key)
-        client.run(*arguments)
-        request = client.chat.calls.last.request
-        sent.append((str(request.url), json.loads(request.headers[PROVIDER_DATA])))
-    assert sent == [
-        (f"{url}/v1/chat/completions", {"passthrough_api_key": key})
-        for url, key in (("http://127.0.0.1:9000", "file"), ("http://far:1", "shell"))
+    caplog.set_level(logging.DEBUG, "llama_stack_client")
+
+    client.run()
+
+    assert "messages" in caplog.text
+    assert KEY not in caplog.text
+    assert KEY not in str(client.models.calls.last.request.headers.raw)
+
+
+def test_unlisted_model_is_called_if_its_provider_is_listed_or_has_a_key(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ADDED_API_KEY", "key")
+
+    client.run("--model=openai/gpt-5", "--model", "added/m", "--prompt", "Why?")
+
+    messages = [{"role": "user", "content": "Why?"}]
+    assert client.bodies() == [
+        {"messages": messages, "model": "openai/gpt-5"},
+        {"messages": messages, "model": "openai/gpt-5", "stream": True},
+        {"messages": messages, "model": "added/m"},
+        {"messages": messages, "model": "added/m", "stream": True},
     ]
 
 
-def test_help_names_options_and_variables(client: Client) -> None:
-    told = client.run("--help")[1]
-    wanted = ("--model", "--prompt", URL, "<PROVIDER>_API_KEY", "LLAMA_STACK_PORT")
-    assert [word for word in wanted if word not in told] == []
+@pytest.mark.parametrize(
+    ("dotenv", "environment", "arguments", "url"),
+    [
+        pytest.param("", {}, [], URL, id="default"),
+        pytest.param(
+            "LLAMA_STACK_PORT=9000",
+            {},
+            [],
+            "http://127.0.0.1:9000",
+            id="port-in-dotenv",
+        ),
+        pytest.param(
+            "LLAMA_STACK_PORT=9000",
+            {"LLAMA_STACK_PORT": "9001"},
+            [],
+            "http://127.0.0.1:9001",
+            id="environment-before-dotenv",
+        ),
+        pytest.param("", {"LLS_HOST": "::1"}, [], "http://[::1]:8321", id="ipv6"),
+        pytest.param("", {"LLS_HOST": "::"}, [], "http://[::1]:8321", id="all-ipv6"),
+        pytest.param("", {"LLS_HOST": "0.0.0.0"}, [], URL, id="all-ipv4"),  # noqa: S104
+        pytest.param("", {"LLS_HOST": ""}, [], URL, id="empty-host"),
+        pytest.param(
+            "", {"LLS_HOST": "10.0.0.1"}, [], "http://10.0.0.1:8321", id="other-host"
+        ),
+        pytest.param("", {}, ["--url=http://a:1/v1/"], "http://a:1", id="url-with-v1"),
+    ],
+)
+def test_server_is_found_by_its_settings(
+    dotenv: str,
+    environment: dict[str, str],
+    arguments: list[str],
+    url: str,
+    client: Client,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / ".env").write_text(dotenv)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+    client.run(*arguments)
+
+    assert str(client.chat.calls.last.request.url) == f"{url}/v1/chat/completions"
 
 
-def test_prints_a_stream_as_it_arrives(client: Client) -> None:
-    """Piece by piece; vendors send chunks without text, or without choices, too."""
+@pytest.mark.parametrize(
+    ("environment", "key"),
+    [
+        pytest.param("shell", "shell", id="environment-before-dotenv"),
+        pytest.param("", "file", id="empty-is-not-set"),
+    ],
+)
+def test_key_is_read_from_environment_or_dotenv(
+    environment: str,
+    key: str,
+    client: Client,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / ".env").write_text("OPENAI_API_KEY='file'\n")
+    monkeypatch.setenv("OPENAI_API_KEY", environment)
+
+    client.run()
+
+    assert client.keys() == [key, key]
+
+
+def test_help_shows_options_variables_and_default_url(client: Client) -> None:
+    output = client.run("--help")[1]
+    expected = ("--model", "--prompt", URL, "<PROVIDER>_API_KEY", "LLAMA_STACK_PORT")
+    assert [word for word in expected if word not in output] == []
+
+
+def test_stream_is_printed_as_it_arrives(client: Client) -> None:
+    """Vendors also send chunks without text and without choices."""
     screen, seen = io.BytesIO(), []
 
     def events() -> Iterator[str]:
-        for event in (_chunk("One"), _chunk(None), '{"choices": []}', _chunk(" two")):
+        for event in (chunk("One"), chunk(None), '{"choices": []}', chunk(" two")):
             yield event
             seen.append(screen.getvalue().decode().rpartition("  ")[2])
 
-    client.chat.mock(side_effect=[_regular(None), _streamed(events())])
+    client.chat.mock(side_effect=[completion(None), event_stream(events())])
     with redirect_stdout(io.TextIOWrapper(screen)):
         status = client.run()[0]
-    assert (status, seen) == (0, ["One", "One", "One", "One two"])
+
+    assert status == 0
+    assert seen == ["One", "One", "One", "One two"]
 
 
-def test_a_failed_call_shows_the_vendor_s_message(client: Client) -> None:
-    """Status 1; the other calls are made all the same."""
-    broken = _streamed([_chunk("Hel"), '{"error": {"message": "Overloaded"}}'])
-    client.chat.mock(side_effect=[_refusal(404, "No such\nmodel"), broken])
+def test_failed_calls_show_the_vendor_message_and_exit_with_1(client: Client) -> None:
+    broken = event_stream([chunk("Hel"), '{"error": {"message": "Overloaded"}}'])
+    client.chat.mock(side_effect=[error_response(404, "No such\nmodel"), broken])
     expected = """\
 openai/gpt-4o
-  regular    failed: 404 No such model (retired? see the models in README.md)
+  regular    failed: 404 No such model (retired? see README.md)
   streamed  Hel failed: Overloaded
 
 model          regular  streamed     time
 openai/gpt-4o  failed   failed      0.0 s
 """
-    assert (1, expected, "") == client.run()
+    assert client.run() == (1, expected, "")
 
 
-def _lost() -> Iterator[str]:
-    yield _chunk("Hel")
+def cut_off() -> Iterator[str]:
+    yield chunk("Hel")
     raise httpx.RemoteProtocolError("peer closed")
 
 
 @pytest.mark.parametrize(
-    ("answer", "told"),
+    ("response", "message"),
     [
-        (httpx.ReadTimeout("timed out"), "timed out"),
-        (_streamed(_lost()), "peer closed"),
-        (httpx.Response(503, text="long " * 1000), f"503 {'long ' * 99}l\n"),
-        (httpx.Response(400, json={"error": "why"}), "400 why"),
-        (httpx.Response(307, headers={"location": "http://elsewhere/"}), "307 "),
-        (_streamed(["no JSON"]), NOT_OPENAI),
-        (_streamed(['{"choices": null}']), NOT_OPENAI),
-        (_refusal(401, f"Incorrect: {KEY}."), "401 Incorrect: [key]."),
-        (_streamed([f'{{"error": {{"message": "Bad: {KEY}"}}}}']), "Bad: [key]"),
-        (httpx.Response(400, text="x" * 490 + KEY), f"400 {'x' * 490}[key]"),
+        pytest.param(httpx.ReadTimeout("timed out"), "timed out", id="timeout"),
+        pytest.param(event_stream(cut_off()), "peer closed", id="cut-off-stream"),
+        pytest.param(
+            httpx.Response(503, text="long " * 1000),
+            f"503 {'long ' * 99}l\n",
+            id="long-message",
+        ),
+        pytest.param(
+            httpx.Response(400, json={"error": "why"}), "400 why", id="error-as-text"
+        ),
+        pytest.param(
+            httpx.Response(307, headers={"location": "http://elsewhere/"}),
+            "307 ",
+            id="redirect",
+        ),
+        pytest.param(event_stream(["no JSON"]), MALFORMED, id="event-not-json"),
+        pytest.param(event_stream(['{"choices": null}']), MALFORMED, id="no-choices"),
+        pytest.param(
+            error_response(401, f"Incorrect: {KEY}."),
+            "401 Incorrect: [key].",
+            id="key-in-message",
+        ),
+        pytest.param(
+            event_stream([f'{{"error": {{"message": "Bad: {KEY}"}}}}']),
+            "Bad: [key]",
+            id="key-in-event",
+        ),
+        pytest.param(
+            httpx.Response(400, text="x" * 490 + KEY),
+            f"400 {'x' * 490}[key]",
+            id="key-at-the-cut",
+        ),
     ],
 )
-def test_a_failure_is_one_line_without_the_key(
-    answer: httpx.Response | Exception, told: str, client: Client
+def test_failure_is_one_line_without_the_key_and_is_not_retried(
+    response: httpx.Response | Exception, message: str, client: Client
 ) -> None:
-    """No call is repeated, and no redirect followed; one failure makes status 1."""
-    client.models.return_value = _models(MODEL, "gemini/flash")
-    client.chat.mock(side_effect=[_regular("Hi"), answer])
-    status, out, err = client.run()
-    assert (status, f" failed: {told}" in out, err) == (1, True, "")
-    assert (KEY in out, client.chat.call_count) == (False, 2)
+    client.models.return_value = model_list(MODEL, "gemini/flash")
+    client.chat.mock(side_effect=[completion("Hi"), response])
 
+    status, output, errors = client.run()
 
-NO_SERVER = f"server not running at {URL}: start it with `make server` (refused)\n"
-NO_TLS = f"TLS handshake with {URL} failed: [SSL: A]\n"
-NO_MODELS = f"no models from {URL} (is it Llama Stack, of this version?): "
-NO_KEY = "set GEMINI_API_KEY or ANTHROPIC_API_KEY in .env or in the environment\n"
-MISSPELT = f"opnai/x is not listed by the server; it has {MODEL}, gemini/flash\n"
-EMBEDDING = _models("openai/e", kind="embedding")
+    assert (status, errors) == (1, "")
+    assert f" failed: {message}" in output
+    assert KEY not in output
+    assert client.chat.call_count == 2
 
 
 @pytest.mark.parametrize(
-    ("answer", "arguments", "told"),
+    ("response", "arguments", "message"),
     [
-        (httpx.ConnectError("refused"), "", NO_SERVER),
-        (httpx.ConnectError("[SSL: A]"), "", NO_TLS),
-        (httpx.ReadTimeout("timed out"), "", f"{NO_MODELS}timed out\n"),
-        (_refusal(426, "Client version 1"), "", f"{NO_MODELS}426 Client version 1\n"),
-        (httpx.Response(404, html="<p>Hi</p>"), "", f"{NO_MODELS}404 <p>Hi</p>\n"),
-        (httpx.Response(200, html="<p>Hi</p>"), "", f"{NO_MODELS}{NOT_OPENAI}"),
-        (EMBEDDING, "", f"no language model is listed at {URL}\n"),
-        (_models(MODEL), "--url=http://a:x", "no models from http://a:x (is it Llama"),
-        (_models("gemini/a", "gemini/b", "anthropic/c"), "", f"no API key: {NO_KEY}"),
-        # No OPNAI_API_KEY is asked for.
-        (_models(MODEL, "gemini/flash"), f"--model {MODEL} --model opnai/x", MISSPELT),
+        pytest.param(
+            httpx.ConnectError("refused"),
+            [],
+            f"could not list models at {URL}; start the server with `make server` "
+            "(refused)",
+            id="refused",
+        ),
+        pytest.param(
+            httpx.ConnectError("[SSL: A]"),
+            [],
+            f"could not list models at {URL}; set SSL_CERT_FILE to trust a private CA "
+            "([SSL: A])",
+            id="unknown-authority",
+        ),
+        pytest.param(
+            error_response(426, "Client version 1"),
+            [],
+            f"could not list models at {URL}; is it a compatible server? If it uses "
+            "TLS, pass --url https://… (426 Client version 1)",
+            id="other-version",
+        ),
+        pytest.param(httpx.ReadTimeout("slow"), [], "(slow)", id="timeout"),
+        pytest.param(
+            httpx.Response(404, html="<p>Hi</p>"), [], "(404 <p>Hi</p>)", id="no-route"
+        ),
+        pytest.param(
+            httpx.Response(200, html="<p>Hi</p>"), [], f"({MALFORMED}", id="html"
+        ),
+        pytest.param(
+            model_list("openai/e", model_type="embedding"),
+            [],
+            f"no LLM is registered at {URL}",
+            id="embedding-models-only",
+        ),
+        pytest.param(
+            model_list(MODEL),
+            ["--url=http://a:x"],
+            "models at http://a:x",
+            id="bad-url",
+        ),
+        pytest.param(
+            model_list("gemini/a", "gemini/b", "anthropic/c"),
+            [],
+            "no API key: set GEMINI_API_KEY or ANTHROPIC_API_KEY in .env or in the "
+            "environment",
+            id="no-key",
+        ),
+        pytest.param(
+            model_list(MODEL, "gemini/flash"),
+            ["--model", MODEL, "--model", "opnai/x"],
+            f"unknown model opnai/x; the server has {MODEL}, gemini/flash",
+            id="misspelt-provider",
+        ),
     ],
 )
-def test_without_a_call_one_line_says_why(
-    answer: httpx.Response | Exception, arguments: str, told: str, client: Client
+def test_reason_is_one_line_if_no_call_can_be_made(
+    response: httpx.Response | Exception,
+    arguments: list[str],
+    message: str,
+    client: Client,
 ) -> None:
-    client.models.mock(side_effect=[answer])
-    status, out, err = client.run(*arguments.split())
-    assert (2, "", told, 1) == (status, out, err[: len(told)], err.count("\n"))
+    client.models.mock(side_effect=[response])
+
+    status, output, errors = client.run(*arguments)
+
+    assert (status, output, errors.count("\n")) == (2, "", 1)
+    assert message in errors
     assert not client.chat.called
 
 
-def test_ctrl_c_ends_a_call_quietly(upstream: Upstream) -> None:
-    """Status 130 and no traceback, in a call that went past the proxy."""
+def test_tls_server_called_without_tls_is_explained(
+    network: Network,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    url = network.env["TLS_URL"].replace("https://", "http://")
+
+    with pytest.raises(SystemExit, match="2"):
+        main.main(["--url", url])
+
+    assert f"models at {url}; is it a compatible server? If it uses TLS, pass" in (
+        capsys.readouterr().err
+    )
+
+
+def test_ctrl_c_during_a_call_exits_with_130_and_no_traceback(
+    upstream: Upstream,
+) -> None:
+    """The proxy in the environment is not used."""
     env = {"OPENAI_API_KEY": KEY, "HTTP_PROXY": "http://127.0.0.1:9", **os.environ}
     server = upstream.openai
-    server.script(wire.respond(_models(MODEL).content))
+    server.script(wire.respond(model_list(MODEL).content))
     server.script(wire.SILENCE)
     command = [sys.executable, main.__file__, "--url", server.url]
     with Popen(command, env=env, stdout=PIPE, stderr=PIPE, text=True) as client:
         try:
-            http.eventually(lambda: len(server.requests) == 2, "two requests", 30)
+            http.eventually(lambda: len(server.requests) == 2, "the first call", 30)
             client.send_signal(signal.SIGINT)
-            out, err = client.communicate(timeout=30)
+            output, errors = client.communicate(timeout=30)
         finally:
             client.kill()
     assert server.requests[1].path == "/v1/chat/completions"
-    assert (130, f"{MODEL}\n  regular   \n", "") == (client.returncode, out, err)
+    assert client.returncode == 130
+    assert (output, errors) == (f"{MODEL}\n  regular   \n", "")
