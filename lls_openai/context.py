@@ -29,6 +29,8 @@ class RequestContext:
     # The code of the server's own error, and its cause for the operator.
     code: str | None = None
     reason: str | None = None
+    # The operation's name in OpenTelemetry's conventions.
+    operation: str | None = None
     stream: bool = False
     success: bool = False
     # The response's usage, as the upstream reported it last.

@@ -37,6 +37,8 @@ class ProviderConfig(passthrough_config.PassthroughImplConfig):  # type: ignore[
     model_config = ConfigDict(hide_input_in_errors=True)
 
     base_url: HttpUrl = Field(description="The upstream that every call goes to")
+    # The vendor's name in metrics; the provider's id by default.
+    metrics_provider_name: str | None = None
     # A proxy's URL and further headers may hold passwords.
     network: stock.NetworkConfig | None = Field(default=None, repr=False)
     append_version: bool = True

@@ -52,7 +52,6 @@ forward_headers: Untyped = _module("providers.utils.forward_headers")
 network: Untyped = _module(
     "providers.utils.inference." + ("network_config" if IS_OGX else "model_registry")
 )
-inference_metrics: Untyped = _module("telemetry.inference_metrics")
 passthrough: Untyped = _module("providers.remote.inference.passthrough.passthrough")
 passthrough_config: Untyped = _module("providers.remote.inference.passthrough.config")
 

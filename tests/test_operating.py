@@ -40,7 +40,7 @@ ELSEWHERE = "Host and port"
 WORKERS = "Several workers"
 OPEN = {ELSEWHERE, "TLS", "Another model", "Another vendor"}
 GUARDED = {IN_FRONT, "Rate limits", "CORS", "Logs", "Limits"}
-GUARDED |= {"Custom CA", "Outbound proxy", "Restrict models"}
+GUARDED |= {"Custom CA", "Metrics", "Outbound proxy", "Restrict models"}
 PAGE = "https://app.example.com"
 TITLES = {
     title: page
@@ -200,9 +200,11 @@ def test_the_metrics_that_the_page_names_arrive(
     guarded: Guarded, upstream: Upstream
 ) -> None:
     """After a streamed call with usage, at the collector of the command."""
-    named = re.findall(r"`(llama_stack\.\w\S+)`", docs.section(OPERATING, "Metrics"))
+    pattern = r"`((?:gen_ai|lls_openai)\.[\w.]+)`"
+    named = set(re.findall(pattern, docs.section(OPERATING, "Metrics")))
     usage = {"include_usage": True}
     assert guarded.call(stream=True, stream_options=usage).status_code == 200
+    assert guarded.call(model="nobody/m-1").status_code == 404
 
     def all_there() -> bool:
         sent = [r for r in upstream.collector.requests if r.path == "/v1/metrics"]
@@ -210,7 +212,7 @@ def test_the_metrics_that_the_page_names_arrive(
         return all(name.encode() in arrived for name in named)
 
     eventually(all_there, "all metrics at the collector")
-    assert len(named) == 6
+    assert len(named) == 11
 
 
 def test_make_serves_over_tls_and_a_stop_waits_for_no_idle_client(

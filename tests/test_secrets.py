@@ -9,12 +9,14 @@ from tests.support.http import (
     HEALTH_REQUEST,
     MODELS,
     chat,
+    eventually,
     exchange,
     request,
     to_json,
 )
-from tests.support.run_yaml import DEBUG_LOGGING, WITH_AUTH
-from tests.support.server import Server
+from tests.support.network import Network
+from tests.support.run_yaml import DEBUG_LOGGING, WITH_AUTH, Variation
+from tests.support.server import Server, Servers
 from tests.support.upstream import Upstream
 from tests.support.wire import DONE, JSON, RESET, Step, event, respond, stream
 
@@ -120,3 +122,25 @@ def test_what_is_printed_shows_no_secret() -> None:
     credentials = Credentials(KEY, is_bearer=True, provider_data={"a": KEY})
 
     assert found(f"{credentials!r} {settings!r} {settings}") == []
+
+
+def test_metrics_contain_no_secret(
+    servers: Servers, network: Network, upstream: Upstream
+) -> None:
+    url = f"{network.env['COLLECTOR_URL']}/secrets-test"
+    env = {"OTEL_EXPORTER_OTLP_ENDPOINT": url, "OTEL_METRIC_EXPORT_INTERVAL": "100"}
+    server = servers.get(Variation(env=env))
+    for status, sent, *steps in (PASSED | REFUSED).values():
+        if steps:
+            upstream.openai.script(*steps)
+        assert exchange(server.port, sent).status == status
+
+    def exports() -> list[bytes]:
+        requests = [r for r in upstream.collector.requests if "/secrets-" in r.path]
+        return [each.body for each in requests if each.complete]
+
+    # The last attempt's error; the export holds all earlier attempts.
+    eventually(lambda: b"upstream_unreachable" in b"".join(exports()), "an export")
+    exported = exports()[-1].decode(errors="replace")
+    assert "model_not_found" in exported
+    assert found(exported) == []

@@ -20,7 +20,7 @@ from lls_openai.relay.credentials import Credentials, read_credentials
 from lls_openai.relay.model_list import openai_form
 from lls_openai.relay.model_lookup import Routing
 from lls_openai.relay.response import relay_answer, relay_error
-from lls_openai.relay.routes import ROUTES, is_anthropic, refuse_others
+from lls_openai.relay.routes import OPERATIONS, ROUTES, is_anthropic, refuse_others
 from lls_openai.relay.upstream import Upstream
 from lls_openai.settings import ProviderConfig
 from lls_openai.stack import Stack
@@ -53,6 +53,11 @@ class Relay:
         cls._body_limit = max(each.max_request_bytes for each in cls.settings)
         bound = max(each.max_bytes_in_flight for each in cls.settings)
         cls._in_flight = InFlight(bound)
+
+    @classmethod
+    def bytes_in_flight(cls) -> int:
+        """Return the bytes of request bodies that are in memory."""
+        return cls._in_flight.held
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         record = context_of(scope)
@@ -89,6 +94,8 @@ class Relay:
         head = upstream.request_head(scope, credentials, route, len(body_bytes))
         record.model, record.provider = listed, provider.__provider_id__
         record.stream = body.stream
+        path = scope["path"]
+        record.operation = OPERATIONS.get(path) or path.rpartition("/")[2]
         call = upstream.pool.send(head, body_bytes)
         # A stream may last for minutes: what was read to begin it is let go of.
         del text, body, credentials, head, body_bytes

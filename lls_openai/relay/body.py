@@ -36,7 +36,7 @@ class InFlight:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._held = 0
+        self.held = 0
 
     def take(self, record: RequestContext, size: int) -> None:
         """Count bytes that were read of a request's body.
@@ -44,15 +44,15 @@ class InFlight:
         Raises:
             RelayError: with them there would be too many.
         """
-        if self._held + size > self._limit:
+        if self.held + size > self._limit:
             message = "Too many requests with large bodies: try again"
             raise RelayError("server_busy", message)
-        self._held += size
+        self.held += size
         record.held += size
 
     def give_back(self, record: RequestContext) -> None:
         """Count what a request has taken no more."""
-        self._held -= record.held
+        self.held -= record.held
         record.held = 0
 
 

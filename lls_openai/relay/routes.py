@@ -34,6 +34,15 @@ ROUTES = {
     "/v1/messages/count_tokens": Route(anthropic=True),
 }
 
+# Names of OpenTelemetry's GenAI conventions; another route is named by its last part.
+OPERATIONS = {
+    "/v1/chat/completions": "chat",
+    "/v1/completions": "text_completion",
+    "/v1/embeddings": "embeddings",
+    "/v1/messages": "chat",
+    "/v1/responses": "chat",
+}
+
 # Llama Stack's own that run.yaml leaves open.
 _OPEN = ("GET /v1/models", "GET /v1/models/{model}", "GET /v1/health")
 

@@ -48,7 +48,7 @@ def serve(config: StackConfig, settings: list[ProviderConfig]) -> None:
     # The collector would walk Llama Stack's 200,000 objects, which stay, for nothing.
     gc.freeze()
     _allow_many_connections()
-    if server := _running_server():
+    if server := running_server():
         _set_up(server, settings)
         _Stop(server)
         # Of several workers the first speaks for all; uvicorn numbers them from 1 on.
@@ -71,7 +71,7 @@ def _allow_many_connections() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def _running_server() -> uvicorn.Server | None:
+def running_server() -> uvicorn.Server | None:
     """Find the server by the signal handler it has set: it is handed out nowhere."""
     owner = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
     return owner if isinstance(owner, uvicorn.Server) else None
