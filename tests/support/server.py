@@ -164,6 +164,15 @@ class Server:
 
         return eventually(logged, f"{count} access log entries with {fields}")
 
+    def wait_log_line(self, *parts: str) -> str:
+        """Wait for a line of output with all these parts, and return it."""
+
+        def logged() -> str:
+            lines = self.log.splitlines()
+            return next((x for x in lines if all(part in x for part in parts)), "")
+
+        return eventually(logged, f"a log line with {parts}")
+
     def memory(self, field: str = "VmRSS") -> int:
         """Return the process's memory in bytes; "VmHWM" is the peak."""
         status = Path(f"/proc/{self.pid}/status").read_text()

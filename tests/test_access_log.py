@@ -1,0 +1,178 @@
+"""The access log has one entry per request, in JSON or in columns."""
+
+import re
+import time
+
+import httpx
+import pytest
+
+from tests.support.http import (
+    CHAT,
+    CHAT_BODY,
+    MODEL,
+    RawConnection,
+    bearer,
+    chat,
+    exchange,
+    request,
+)
+from tests.support.run_yaml import DEBUG_LOGGING
+from tests.support.server import Server
+from tests.support.upstream import Upstream
+from tests.support.wire import DONE, FIRST_EVENT, Gate, Json, respond, stream
+
+
+def entry_of(server: Server, response: httpx.Response) -> Json:
+    request_id = response.headers["x-request-id"]
+    (entry,) = server.wait_access_log(request_id=request_id)
+    return entry
+
+
+def test_entry_of_a_relayed_call(server: Server, client: httpx.Client) -> None:
+    response = client.post(CHAT, json=chat(), headers=bearer())
+
+    entry = entry_of(server, response)
+    assert (
+        entry.items()
+        >= {
+            "event": "request",
+            "level": "info",
+            "method": "POST",
+            "path": CHAT,
+            "status": 200,
+            "model": MODEL,
+            "provider": "openai",
+            "code": None,
+        }.items()
+    )
+    assert re.fullmatch(r"127\.0\.0\.1:\d+", entry["client"])
+    assert re.fullmatch(r"[\d-]{10}T[\d:]{8}\.\d{6}Z", entry["timestamp"])
+
+
+def test_entry_has_times_of_first_byte_and_of_the_whole_response(
+    server: Server, client: httpx.Client, upstream: Upstream
+) -> None:
+    gate, start = Gate(), time.monotonic()
+    upstream.openai.script(*stream(FIRST_EVENT, gate, DONE))
+
+    body = chat(stream=True)
+    with client.stream("POST", CHAT, json=body, headers=bearer()) as response:
+        pieces = response.iter_raw()
+        next(pieces)
+        time.sleep(0.1)
+        gate.open()
+        assert DONE in b"".join(pieces)
+
+    entry = entry_of(server, response)
+    milliseconds = (time.monotonic() - start) * 1000
+    assert entry["first_byte_ms"] > 0
+    assert entry["first_byte_ms"] + 90 < entry["ms"] < milliseconds
+
+
+def test_entry_has_no_query(server: Server, client: httpx.Client) -> None:
+    path = f"{CHAT}?key=key-in-query"
+
+    response = client.post(path, json=chat(), headers=bearer())
+
+    assert entry_of(server, response)["path"] == CHAT
+    assert "key-in-query" not in server.log
+
+
+@pytest.mark.parametrize(
+    ("model", "headers", "status", "code"),
+    [
+        pytest.param(MODEL, {}, 401, "missing_api_key", id="missing_api_key"),
+        pytest.param("a/b", bearer(), 404, "model_not_found", id="model_not_found"),
+    ],
+)
+def test_entry_of_a_rejected_call_has_the_errors_code_and_no_model(
+    server: Server,
+    client: httpx.Client,
+    model: str,
+    headers: dict[str, str],
+    status: int,
+    code: str,
+) -> None:
+    response = client.post(CHAT, json=chat(model), headers=headers)
+
+    entry = entry_of(server, response)
+    assert (entry["status"], entry["code"]) == (status, code)
+    for name in ("model", "provider", "first_byte_ms"):
+        assert entry[name] is None
+
+
+def test_entry_of_an_unknown_route_has_the_errors_code(
+    server: Server, client: httpx.Client
+) -> None:
+    response = client.get("/v1/unknown")
+
+    entry = entry_of(server, response)
+    assert (entry["status"], entry["code"]) == (404, "unknown_route")
+
+
+def test_entry_of_an_upstreams_own_error_has_no_code(
+    server: Server, client: httpx.Client, upstream: Upstream
+) -> None:
+    upstream.openai.script(respond(status=502))
+
+    response = client.post(CHAT, json=chat(), headers=bearer())
+
+    entry = entry_of(server, response)
+    assert (entry["status"], entry["code"], entry["model"]) == (502, None, MODEL)
+
+
+def test_disconnect_before_the_response_is_logged_as_499(
+    server: Server, upstream: Upstream
+) -> None:
+    """As nginx does."""
+    upstream.openai.script(Gate())
+    count = len(server.access_log(status=499))
+
+    with RawConnection(server.port) as connection:
+        connection.send(request(body=CHAT_BODY))
+        upstream.openai.wait_requests()
+
+    entry = server.wait_access_log(count + 1, status=499)[-1]
+    assert (entry["model"], entry["provider"]) == (MODEL, "openai")
+
+
+def test_disconnect_inside_the_body_is_logged_as_499_and_calls_no_upstream(
+    server: Server, upstream: Upstream
+) -> None:
+    """Even if only a space is missing."""
+    count = len(server.access_log(status=499))
+
+    with RawConnection(server.port) as connection:
+        connection.send(request(body=CHAT_BODY + b" ")[:-1])
+
+    entry = server.wait_access_log(count + 1, status=499)[-1]
+    assert entry["model"] is None
+    assert upstream.requests == []
+
+
+def test_every_line_after_startup_is_json(server: Server) -> None:
+    exchange(server.port, request(b"GET", "/v1/models"))
+    exchange(server.port, b"\x00")
+
+    after_greeting = server.read("stderr").partition("lls-openai ")[2].splitlines()[1:]
+    assert after_greeting != []
+    for line in after_greeting:
+        assert (line[:1], line[-1:]) == ("{", "}"), line
+    assert "color_message" not in server.log
+
+
+@DEBUG_LOGGING
+def test_text_access_log_format(server: Server, client: httpx.Client) -> None:
+    response = client.post(CHAT, json=chat(), headers=bearer())
+
+    request_id = response.headers["x-request-id"]
+    line = server.wait_log_line(request_id, " ms ")
+    fields = rf"200 +[\d.]+ ms  POST   {CHAT} +{MODEL}  127\.0\.0\.1:\d+  {request_id}"
+    assert re.fullmatch(rf"\d\d:\d\d:\d\d  {fields}", line)
+
+
+@DEBUG_LOGGING
+def test_text_access_log_escapes_control_characters(server: Server) -> None:
+    exchange(server.port, request(b"GET", "/v1/%1b%5b31mred%0a"))
+
+    assert r"  GET    /v1/\u001b[31mred\n  " in server.wait_log_line("31mred", " ms ")
