@@ -1,4 +1,8 @@
-"""A caller's key and prompt are in no log line, in no file and in no error's text."""
+"""Keys, tokens and prompts are in no log line, no file, and no error's message."""
+
+import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -6,8 +10,10 @@ from lls_openai.relay.credentials import Credentials
 from lls_openai.settings import ProviderConfig
 from tests.support.http import (
     CHAT,
-    HEALTH_REQUEST,
+    CHUNKED,
+    HEADERS_WITHOUT_KEY,
     MODELS,
+    Response,
     chat,
     eventually,
     exchange,
@@ -20,100 +26,231 @@ from tests.support.server import Server, Servers
 from tests.support.upstream import Upstream
 from tests.support.wire import DONE, JSON, RESET, Step, event, respond, stream
 
-# Canaries: made up, and searched for.
+# Made up, and found nowhere else.
 KEY = "sk-openai-mock-k3yk3yk3y"
 PROMPT = "pr0mptpr0mpt"
 TOKEN = "t0kent0ken"  # noqa: S105 - made up
-TRACES = (KEY[-9:], PROMPT, TOKEN)
+# The end of the key is searched for: an upstream may log its beginning.
+SECRETS = (KEY[-9:], PROMPT, TOKEN)
+# A traceback shows local variables, and an unretrieved exception its arguments.
 TRACEBACKS = ("Traceback", '"exc_info": [', "Exception in", "was never retrieved")
 
-K, T = KEY.encode(), TOKEN.encode()
-TYPED = (b"Host: localhost", b"Content-Type: application/json")
-BEARER = b"Authorization: Bearer " + K
-DATA = b'X-LlamaStack-Provider-Data: {"passthrough_api_key":"%b"}' % K
-URL = b'X-OGX-Provider-Data: {"passthrough_url":"https://%b@h"}' % K
-LONG = b"Content-Length: 99999999"
-LISTED = DATA.replace(b'"%b"' % K, b'["%b"]' % K)
-CHUNKED = b"Transfer-Encoding: chunked"
-ECHO = f'{{"error":{{"message":"{KEY}: {PROMPT}"}}}}'.encode()
+HOST = HEADERS_WITHOUT_KEY[0]
+BEARER = f"Authorization: Bearer {KEY}".encode()
+PROVIDER_DATA = (
+    f'X-LlamaStack-Provider-Data: {{"passthrough_api_key":"{KEY}"}}'.encode()
+)
 BODY = to_json(chat(messages=[{"role": "user", "content": PROMPT}]))
-STREAMED = BODY[:-1] + b',"stream":true}'
+STREAMED_BODY = BODY.replace(b'"model"', b'"stream":true,"model"')
+ECHO = f'{{"error":{{"message":"{KEY}: {PROMPT}"}}}}'.encode()
 
 
-def post(*lines: bytes, body: bytes | None = BODY, path: str = CHAT) -> bytes:
-    return request(b"POST", path, *lines, body=body, headers=TYPED)
+def post(*headers: bytes, body: bytes | None = BODY, path: str = CHAT) -> bytes:
+    return request(b"POST", path, *headers, body=body, headers=HEADERS_WITHOUT_KEY)
 
 
-# A name: the status, what is sent, and what the upstream does.
-type Attempts = dict[str, tuple[int, bytes, *tuple[Step, ...]]]
-
-PASSED: Attempts = {
-    "a stream": (200, post(BEARER, body=STREAMED)),
-    "provider data": (200, post(DATA)),
-    "a query": (200, post(BEARER, path=f"{CHAT}?key={KEY}")),
-    "the models": (200, request(b"GET", MODELS, DATA, headers=TYPED)),
-    "no model": (404, request(b"GET", f"{MODELS}/nobody/m-1", DATA, headers=TYPED)),
-    "an echo": (401, post(BEARER), respond(ECHO, 401)),
-    "a redirect": (302, post(BEARER), respond(ECHO, 302, JSON | {"location": KEY})),
-    "an error in a stream": (200, post(BEARER), *stream(event(KEY + PROMPT), DONE)),
-    "a stream that breaks off": (200, post(BEARER), *stream(event(PROMPT), end=RESET)),
-}
-REFUSED: Attempts = {
-    "no key": (401, post()),
-    "half provider data": (400, post(DATA[:-1])),
-    "a key of another type": (400, post(LISTED)),
-    "a key with a line break": (400, post(DATA.replace(b'"}', rb'\n"}'))),
-    "a key in a URL": (400, post(BEARER, URL)),
-    "no UTF-8": (400, post(BEARER, body=BODY.replace(b"user", b"\xff"))),
-    "an unknown model": (404, post(BEARER, body=BODY.replace(b"openai/", b"nobody/"))),
-    "a body too large": (413, post(BEARER, LONG, body=None) + BODY),
-    "a head too large": (431, post(*[b"X-A: " + K] * 20_000)),
-    "no JSON": (415, request(body=BODY, headers=(TYPED[0], BEARER))),
-    "a closed route": (404, post(DATA, path="/v1/files")),
-    "another method": (405, request(b"PUT", CHAT, DATA, body=BODY, headers=TYPED)),
-    "no HTTP": (400, f"POST /{KEY} {PROMPT}\r\n\r\n".encode()),
-    "a chunk that is none": (400, post(BEARER, CHUNKED, body=None) + ECHO),
-    "an answer that is no HTTP": (502, post(BEARER), ECHO * 2, RESET),
-}
-# To a server that has tokens of its own.
-AUTHENTICATED: Attempts = {
-    f"the token {value!r}": (401, post(DATA, b"Authorization: " + value))
-    for value in (b"Bearer " + T, b"Bearer %b\xff" % T, b"Basic " + T, T)
-}
-ALL = PASSED | REFUSED | AUTHENTICATED
+def get(path: str, *headers: bytes) -> bytes:
+    return request(b"GET", path, *headers, headers=HEADERS_WITHOUT_KEY)
 
 
-def found(text: str, *more: str) -> list[str]:
-    wanted = (*TRACES, *more)
+ACCEPTED = [
+    pytest.param(200, post(BEARER, body=STREAMED_BODY), [], id="stream"),
+    pytest.param(200, post(PROVIDER_DATA), [], id="provider-data"),
+    pytest.param(200, post(BEARER, path=f"{CHAT}?key={KEY}"), [], id="query"),
+    pytest.param(200, get(MODELS, PROVIDER_DATA), [], id="models"),
+    pytest.param(404, get(f"{MODELS}/unknown/m-1", PROVIDER_DATA), [], id="no-model"),
+    pytest.param(401, post(BEARER), [respond(ECHO, 401)], id="upstream-echoes-secrets"),
+    pytest.param(
+        302,
+        post(BEARER),
+        [respond(ECHO, 302, JSON | {"location": KEY})],
+        id="upstream-redirects",
+    ),
+    pytest.param(
+        200,
+        post(BEARER, body=STREAMED_BODY),
+        stream(event(KEY + PROMPT), DONE),
+        id="secrets-in-stream",
+    ),
+    pytest.param(
+        200,
+        post(BEARER, body=STREAMED_BODY),
+        stream(event(PROMPT), end=RESET),
+        id="broken-stream",
+    ),
+]
+REJECTED = [
+    pytest.param(401, post(), [], id="missing-key"),
+    pytest.param(400, post(PROVIDER_DATA[:-1]), [], id="half-of-provider-data"),
+    pytest.param(
+        400,
+        post(
+            f'X-LlamaStack-Provider-Data: {{"passthrough_api_key":["{KEY}"]}}'.encode()
+        ),
+        [],
+        id="key-in-array",
+    ),
+    pytest.param(
+        400, post(PROVIDER_DATA.replace(b'"}', rb'\n"}')), [], id="key-with-line-feed"
+    ),
+    pytest.param(
+        400,
+        post(
+            BEARER,
+            f'X-OGX-Provider-Data: {{"passthrough_url":"https://{KEY}@h"}}'.encode(),
+        ),
+        [],
+        id="key-in-url",
+    ),
+    pytest.param(
+        400, post(BEARER, body=BODY.replace(b"user", b"\xff")), [], id="not-utf-8"
+    ),
+    pytest.param(
+        404,
+        post(BEARER, body=BODY.replace(b"openai/", b"unknown/")),
+        [],
+        id="unknown-model",
+    ),
+    pytest.param(
+        413,
+        post(BEARER, b"Content-Length: 99999999", body=None) + BODY,
+        [],
+        id="body-too-large",
+    ),
+    pytest.param(
+        431, post(*[b"X-A: " + KEY.encode()] * 20_000), [], id="headers-too-large"
+    ),
+    pytest.param(
+        415, request(body=BODY, headers=(HOST, BEARER)), [], id="no-content-type"
+    ),
+    pytest.param(404, post(PROVIDER_DATA, path="/v1/files"), [], id="unknown-route"),
+    pytest.param(
+        405,
+        request(b"PUT", CHAT, PROVIDER_DATA, body=BODY, headers=HEADERS_WITHOUT_KEY),
+        [],
+        id="other-method",
+    ),
+    pytest.param(400, f"POST /{KEY} {PROMPT}\r\n\r\n".encode(), [], id="not-http"),
+    pytest.param(
+        400, post(BEARER, CHUNKED, body=None) + ECHO, [], id="invalid-chunk-size"
+    ),
+    pytest.param(502, post(BEARER), [ECHO * 2, RESET], id="invalid-upstream-response"),
+]
+
+
+def lines_with(text: str, *wanted: str) -> list[str]:
     return [x for x in text.splitlines() if any(each in x for each in wanted)]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        *(PASSED | REFUSED),
-        *(pytest.param(name, marks=DEBUG_LOGGING) for name in PASSED | REFUSED),
-        *(pytest.param(name, marks=WITH_AUTH) for name in AUTHENTICATED),
-    ],
-)
-def test_a_call_leaves_no_trace(server: Server, upstream: Upstream, name: str) -> None:
-    status, sent, *steps = ALL[name]
+def files_of(server: Server) -> list[Path]:
+    return [path for path in server.files.rglob("*") if path.is_file()]
+
+
+def send(server: Server, sent: bytes) -> tuple[Response, str]:
+    """Send a request; return its response, and all output since."""
+    stdout, stderr = len(server.read("stdout")), len(server.read("stderr"))
+    response = exchange(server.port, sent)
+    # The entry of a later request shows that this one's are written.
+    later = f"/v1/later-{time.monotonic_ns()}"
+    exchange(server.port, get(later))
+    server.wait_log_line(later)
+    log = server.read("stdout")[stdout:] + server.read("stderr")[stderr:]
+    return response, log
+
+
+def check_log_and_files(
+    server: Server, upstream: Upstream, status: int, sent: bytes, steps: list[Step]
+) -> None:
     if steps:
         upstream.openai.script(*steps)
 
-    before = len(server.read("stdout")), len(server.read("stderr"))
-    got = exchange(server.port, sent)
-    # There is one event loop: what was done before this was logged before it.
-    assert exchange(server.port, HEALTH_REQUEST).status < 500
+    response, log = send(server, sent)
 
-    new = server.read("stdout")[before[0] :] + server.read("stderr")[before[1] :]
-    assert found(new, *TRACEBACKS) == []
-    assert got.status == status
-    assert name in PASSED or found(got.body.decode()) == []
-    assert [path for path in server.files.rglob("*") if path.is_file()] == []
+    assert response.status == status, response
+    assert lines_with(log, *SECRETS, *TRACEBACKS) == []
+    assert files_of(server) == []
 
 
-def test_what_is_printed_shows_no_secret() -> None:
+@pytest.mark.parametrize(("status", "sent", "steps"), ACCEPTED + REJECTED)
+def test_log_and_files_have_no_secret(
+    server: Server, upstream: Upstream, status: int, sent: bytes, steps: list[Step]
+) -> None:
+    check_log_and_files(server, upstream, status, sent, steps)
+
+
+@DEBUG_LOGGING
+@pytest.mark.parametrize(("status", "sent", "steps"), ACCEPTED + REJECTED)
+def test_debug_log_has_no_secret(
+    server: Server, upstream: Upstream, status: int, sent: bytes, steps: list[Step]
+) -> None:
+    check_log_and_files(server, upstream, status, sent, steps)
+
+
+@WITH_AUTH
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param(b"Bearer " + TOKEN.encode(), id="bearer"),
+        pytest.param(b"Bearer " + TOKEN.encode() + b"\xff", id="not-utf-8"),
+        pytest.param(b"Basic " + TOKEN.encode(), id="basic"),
+        pytest.param(TOKEN.encode(), id="no-scheme"),
+    ],
+)
+def test_rejected_token_is_not_logged(
+    server: Server, upstream: Upstream, value: bytes
+) -> None:
+    sent = post(PROVIDER_DATA, b"Authorization: " + value)
+
+    check_log_and_files(server, upstream, 401, sent, [])
+
+
+@pytest.mark.parametrize(("status", "sent", "steps"), REJECTED)
+def test_error_message_has_no_secret(
+    server: Server, upstream: Upstream, status: int, sent: bytes, steps: list[Step]
+) -> None:
+    if steps:
+        upstream.openai.script(*steps)
+
+    response = exchange(server.port, sent)
+
+    assert response.status == status, response
+    assert lines_with(response.body.decode(), *SECRETS) == []
+
+
+def test_log_search_finds_a_key_in_a_logged_path(server: Server) -> None:
+    """Shows that the tests above can fail."""
+    _, log = send(server, get(f"/v1/{KEY}"))
+
+    assert lines_with(log, *SECRETS) != []
+
+
+@DEBUG_LOGGING
+def test_debug_log_search_finds_a_key_in_a_logged_path(server: Server) -> None:
+    _, log = send(server, get(f"/v1/{KEY}"))
+
+    assert lines_with(log, *SECRETS) != []
+
+
+def test_file_search_finds_a_file(server: Server) -> None:
+    planted = server.files / "work" / "planted"
+    planted.write_text(PROMPT)
+    try:
+        assert files_of(server) == [planted]
+    finally:
+        planted.unlink()
+
+
+def test_body_search_finds_secrets_that_an_upstream_echoes(
+    server: Server, upstream: Upstream
+) -> None:
+    upstream.openai.script(respond(ECHO, 401))
+
+    response = exchange(server.port, post(BEARER))
+
+    assert lines_with(response.body.decode(), *SECRETS) != []
+
+
+def test_settings_and_credentials_print_no_secret() -> None:
     proxy = {"url": f"http://user:{TOKEN}@proxy"}
     network = {"headers": {"X-A": TOKEN}, "proxy": proxy}
     settings = ProviderConfig.model_validate(
@@ -121,16 +258,18 @@ def test_what_is_printed_shows_no_secret() -> None:
     )
     credentials = Credentials(KEY, is_bearer=True, provider_data={"a": KEY})
 
-    assert found(f"{credentials!r} {settings!r} {settings}") == []
+    assert lines_with(f"{credentials!r} {settings!r} {settings}", *SECRETS) == []
 
 
-def test_metrics_contain_no_secret(
+def test_metrics_have_no_secret(
     servers: Servers, network: Network, upstream: Upstream
 ) -> None:
     url = f"{network.env['COLLECTOR_URL']}/secrets-test"
     env = {"OTEL_EXPORTER_OTLP_ENDPOINT": url, "OTEL_METRIC_EXPORT_INTERVAL": "100"}
     server = servers.get(Variation(env=env))
-    for status, sent, *steps in (PASSED | REFUSED).values():
+    for case in ACCEPTED + REJECTED:
+        values: Any = case.values
+        status, sent, steps = values
         if steps:
             upstream.openai.script(*steps)
         assert exchange(server.port, sent).status == status
@@ -139,8 +278,8 @@ def test_metrics_contain_no_secret(
         requests = [r for r in upstream.collector.requests if "/secrets-" in r.path]
         return [each.body for each in requests if each.complete]
 
-    # The last attempt's error; the export holds all earlier attempts.
+    # The error of the last request: the export holds those of all.
     eventually(lambda: b"upstream_unreachable" in b"".join(exports()), "an export")
     exported = exports()[-1].decode(errors="replace")
     assert "model_not_found" in exported
-    assert found(exported) == []
+    assert lines_with(exported, *SECRETS) == []

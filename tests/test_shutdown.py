@@ -1,145 +1,210 @@
-"""Stopping: the port is closed, running answers end whole, and the status is 0."""
+"""Graceful shutdown: the port closes, running responses end, then the server exits."""
 
 import asyncio
 import os
-import signal
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import contextmanager
 from pathlib import Path
+from signal import SIGHUP, SIGINT, SIGKILL, SIGTERM, Signals
 
 import pytest
 
 from lls_openai.provider import get_adapter_impl
 from lls_openai.settings import ProviderConfig
-from tests.support import http
-from tests.support.http import RawConnection, eventually
-from tests.support.run_yaml import PROVIDERS, Variation
-from tests.support.server import Servers, listens
+from tests.support.http import (
+    HEALTH_REQUEST,
+    STREAMING_REQUEST,
+    RawConnection,
+    eventually,
+)
+from tests.support.run_yaml import PROVIDERS
+from tests.support.server import Server, listens
 from tests.support.upstream import Upstream
-from tests.support.wire import DONE, FIRST_EVENT, LAST_CHUNK, chunk, respond, stream
+from tests.support.wire import (
+    DONE,
+    FIRST_EVENT,
+    LAST_CHUNK,
+    Gate,
+    chunk,
+    respond,
+    stream,
+)
 
-TERM, INT, HUP, KILL = signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL
-# With a pause of 0.1 s it runs for 3 s.
-STREAM = stream(*[FIRST_EVENT] * 28, DONE)
-REST = b"\r\n" + chunk(FIRST_EVENT) * 27 + chunk(DONE) + LAST_CHUNK
-AT_ONCE = {name: {"drain_timeout": 1} for name in PROVIDERS}
-
-
-@dataclass(frozen=True)
-class Stop:
-    """Signals to a server, each with the pause after it, and what comes of them."""
-
-    signals: tuple[tuple[signal.Signals, float], ...]
-    group: bool = True
-    workers: int = 1
-    providers: dict[str, dict[str, int]] = field(default_factory=dict)
-    status: int = 0
-    ends_whole: bool = True
-
-    def variation(self, name: str) -> Variation:
-        """The server that is stopped so.
-
-        Two workers need `python -m lls_openai`: without its patience, uvicorn replaces
-        them on a busy machine before they serve.
-        """
-        # Nobody else's, for the name in it.
-        env = {"LLS_WORKERS": str(self.workers), "STOPPED_BY": name}
-        return Variation({}, self.providers, env, as_module=self.workers > 1)
+REST_OF_STREAM = b"\r\n" + chunk(DONE) + LAST_CHUNK
+# More than the second in which signals count as one.
+LATER = 1.3
 
 
-STOPS = {
-    # However often and whatever it is, it is one wish.
-    "every signal": Stop(((HUP, 0.1), (INT, 0.1), (TERM, 0.1), (TERM, 0))),
-    "SIGHUP, two workers": Stop(((HUP, 0),), group=False, workers=2),
-    # More than a second after the first one.
-    "Ctrl-C, and again later": Stop(
-        ((INT, 1.3), (INT, 0)), status=130, ends_whole=False
-    ),
-    # It is the workers that were busy.
-    "likewise, two workers": Stop(((INT, 1.3), (INT, 0)), workers=2, ends_whole=False),
-    "the drain time is over": Stop(((TERM, 0),), providers=AT_ONCE, ends_whole=False),
-    # Nobody could stop its workers any more.
-    "the parent is killed": Stop(((KILL, 0),), group=False, workers=2, status=-KILL),
-}
+def own_server(
+    name: str, workers: int = 1, providers: object = None
+) -> pytest.MarkDecorator:
+    """Return a mark for a server that no other test has, since the test stops it.
+
+    Two workers need `python -m lls_openai`: under `llama stack run`, uvicorn replaces
+    workers that a busy machine starts slowly.
+    """
+    return pytest.mark.server(
+        providers=providers or {},
+        env={"LLS_WORKERS": str(workers), "STOPPED_BY": name},
+        as_module=workers > 1,
+    )
 
 
-def is_serving(worker: int) -> bool:
-    """Whether a worker has come so far that it handles SIGHUP."""
+def handles_signals(worker: int) -> bool:
     status = Path(f"/proc/{worker}/status").read_text()
     caught = int(status.partition("SigCgt:")[2].split()[0], 16)
-    return bool(caught & 1 << (HUP - 1))
+    return bool(caught & 1 << (SIGHUP - 1))
 
 
-def check(servers: Servers, name: str) -> None:
-    stop = STOPS[name]
-    server = servers.get(stop.variation(name))
-    if stop.workers > 1:
+def wait_for_workers(server: Server, count: int) -> list[Path]:
+    """Wait until all workers serve; return files that exist as long as they run."""
+    if count > 1:
         eventually(
-            lambda: sum(map(is_serving, server.children())) == 2,
-            "two workers serve",
+            lambda: sum(map(handles_signals, server.children())) == count,
+            f"{count} workers serve",
             60,
         )
-    paths = [Path(f"/proc/{each}/exe") for each in server.children()]
-    with (
-        RawConnection(server.port, timeout=20) as running,
-        RawConnection(server.port) as idle,
-    ):
-        idle.send(http.HEALTH_REQUEST)
-        idle.read_response()
-        running.send(http.STREAMING_REQUEST)
-        running.read_until(FIRST_EVENT)
-        for number, pause in stop.signals:
-            (os.killpg if stop.group else os.kill)(server.pid, number)
-            time.sleep(pause)
-        assert idle.is_closed_within(1)
-        eventually(lambda: not listens(server.port), "the port is closed", 1.5)
-        rest = running.read_to_end()
-
-    assert rest == REST if stop.ends_whole else LAST_CHUNK not in rest
-    assert server.wait_exit(20) == stop.status
-    eventually(lambda: not any(path.exists() for path in paths), "all workers exit")
-    wrong = ("Traceback", "exc_info", "refresh task")
-    assert [each for each in wrong if each in server.log] == []
+    return [Path(f"/proc/{child}/exe") for child in server.children()]
 
 
-@pytest.fixture(scope="module")
-def checks(
-    servers: Servers, running_upstream: Upstream
-) -> Iterator[dict[str, Future[None]]]:
-    """All stops run at a time, for they mostly wait."""
-    running_upstream.reset()
-    running_upstream.openai.pause = 0.1
-    running_upstream.openai.script(*STREAM, times=None)
-    with ThreadPoolExecutor(len(STOPS)) as pool:
-        yield {name: pool.submit(check, servers, name) for name in STOPS}
-    running_upstream.reset()
+@contextmanager
+def running_stream(
+    server: Server, upstream: Upstream
+) -> Iterator[tuple[RawConnection, Gate]]:
+    """Start a stream, which ends when the gate is opened."""
+    gate = Gate()
+    upstream.openai.script(*stream(FIRST_EVENT, gate, DONE))
+    with RawConnection(server.port, timeout=20) as connection:
+        connection.send(STREAMING_REQUEST)
+        connection.read_until(FIRST_EVENT)
+        yield connection, gate
 
 
-# The mark has them booted in the background, long before.
-@pytest.mark.usefixtures("server")
+def wait_until_port_is_closed(server: Server) -> None:
+    eventually(lambda: not listens(server.port), "the port is closed")
+
+
+def wait_until_gone(processes: list[Path]) -> None:
+    eventually(lambda: not any(each.exists() for each in processes), "workers exit")
+
+
+def check_exit(server: Server, status: int) -> None:
+    assert server.wait_exit(20) == status, server.log
+    for unwanted in ("Traceback", "exc_info", "refresh task"):
+        assert unwanted not in server.log
+
+
 @pytest.mark.parametrize(
-    "name",
+    "signals",
     [
-        pytest.param(name, marks=pytest.mark.server(**vars(stop.variation(name))))
-        for name, stop in STOPS.items()
+        pytest.param([SIGTERM], marks=own_server("SIGTERM"), id="SIGTERM"),
+        # As make and uv pass them on: all of them are one shutdown request.
+        pytest.param(
+            [SIGINT, SIGINT, SIGHUP, SIGTERM, SIGTERM],
+            marks=own_server("repeated signals"),
+            id="repeated-signals",
+        ),
     ],
 )
-def test_a_stop_frees_the_port_and_ends_what_runs(
-    checks: dict[str, Future[None]], name: str
+def test_signals_close_port_and_idle_connections_and_running_stream_ends(
+    server: Server, upstream: Upstream, signals: list[Signals]
 ) -> None:
-    """Whole, unless it is cut short; quietly in any case."""
-    checks[name].result()
+    with (
+        RawConnection(server.port) as idle,
+        running_stream(server, upstream) as (connection, gate),
+    ):
+        idle.send(HEALTH_REQUEST)
+        assert idle.read_response().status == 200
+        for number in signals:
+            os.killpg(server.pid, number)
+        assert idle.is_closed_within()
+        wait_until_port_is_closed(server)
+        gate.open()
+
+        assert connection.read_to_end() == REST_OF_STREAM
+
+    check_exit(server, 0)
 
 
-def test_a_stop_closes_the_connections_to_an_upstream(upstream: Upstream) -> None:
-    """Llama Stack asks each provider to shut down."""
+@own_server("SIGHUP to parent", workers=2)
+def test_sighup_to_the_parent_stops_two_workers(
+    server: Server, upstream: Upstream
+) -> None:
+    workers = wait_for_workers(server, 2)
+    with running_stream(server, upstream) as (connection, gate):
+        os.kill(server.pid, SIGHUP)
+        wait_until_port_is_closed(server)
+        gate.open()
+
+        assert connection.read_to_end() == REST_OF_STREAM
+
+    check_exit(server, 0)
+    wait_until_gone(workers)
+
+
+@pytest.mark.parametrize(
+    ("workers", "status"),
+    [
+        pytest.param(1, 130, marks=own_server("Ctrl-C"), id="one-worker"),
+        pytest.param(2, 0, marks=own_server("Ctrl-C", workers=2), id="two-workers"),
+    ],
+)
+def test_second_ctrl_c_ends_running_stream_at_once(
+    server: Server, upstream: Upstream, workers: int, status: int
+) -> None:
+    processes = wait_for_workers(server, workers)
+    with running_stream(server, upstream) as (connection, _):
+        os.killpg(server.pid, SIGINT)
+        wait_until_port_is_closed(server)
+        time.sleep(LATER)
+        os.killpg(server.pid, SIGINT)
+
+        assert LAST_CHUNK not in connection.read_to_end()
+
+    check_exit(server, status)
+    wait_until_gone(processes)
+
+
+@own_server(
+    "drain timeout", providers={name: {"drain_timeout": 1} for name in PROVIDERS}
+)
+def test_running_stream_is_cut_after_the_drain_timeout(
+    server: Server, upstream: Upstream
+) -> None:
+    with running_stream(server, upstream) as (connection, _):
+        start = time.monotonic()
+        os.killpg(server.pid, SIGTERM)
+
+        assert LAST_CHUNK not in connection.read_to_end()
+        assert time.monotonic() - start > 0.9
+
+    check_exit(server, 0)
+
+
+@own_server("killed parent", workers=2)
+def test_workers_of_a_killed_parent_shut_down_gracefully(
+    server: Server, upstream: Upstream
+) -> None:
+    """No one could stop them otherwise."""
+    workers = wait_for_workers(server, 2)
+    with running_stream(server, upstream) as (connection, gate):
+        os.kill(server.pid, SIGKILL)
+        wait_until_port_is_closed(server)
+        gate.open()
+
+        assert connection.read_to_end() == REST_OF_STREAM
+
+    check_exit(server, -SIGKILL)
+    wait_until_gone(workers)
+
+
+def test_provider_shutdown_closes_upstream_connections(upstream: Upstream) -> None:
     upstream.openai.drop_connections()
     upstream.openai.script(respond())
     sent = b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n"
 
-    async def call_and_stop() -> None:
+    async def call_and_shut_down() -> None:
         config = ProviderConfig(base_url=upstream.openai.url)
         adapter = await get_adapter_impl(config, {})
         response = await adapter.upstream.pool.send(sent, b"{}")
@@ -147,5 +212,5 @@ def test_a_stop_closes_the_connections_to_an_upstream(upstream: Upstream) -> Non
         assert upstream.openai.open_connections == 1
         await adapter.shutdown()
 
-    asyncio.run(call_and_stop())
+    asyncio.run(call_and_shut_down())
     eventually(lambda: upstream.openai.open_connections == 0, "it is closed")

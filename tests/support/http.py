@@ -185,11 +185,14 @@ class RawConnection(AbstractContextManager["RawConnection"]):
 
     def is_closed_within(self, seconds: float = 10) -> bool:
         """Return whether the peer closes in time without sending anything more."""
+        timeout = self._socket.gettimeout()
         self._socket.settimeout(seconds)
         try:
             return not self._received and not self._receive()
         except TimeoutError:
             return False
+        finally:
+            self._socket.settimeout(timeout)
 
     def read_response(self) -> Response:
         """Read one response; bytes after it are kept for the next one."""
