@@ -139,7 +139,8 @@ class Connection(asyncio.Protocol):
             self._deliver()
             self._fail(error)
             return
-        self._deliver()
+        if self._waiter is not None:
+            self._deliver()
         response = self._response
         if response is None:
             self._count_interim_responses()
@@ -147,7 +148,10 @@ class Connection(asyncio.Protocol):
             self._end_call()
         else:
             self._last_progress = self.loop.time()
-            if response.buffered > BUFFER_BYTES and not self._reading_paused:
+            if (
+                response.received - response.returned > BUFFER_BYTES
+                and not self._reading_paused
+            ):
                 self._reading_paused = True
                 self.transport.pause_reading()
 
@@ -160,7 +164,7 @@ class Connection(asyncio.Protocol):
                 waiter.set_result(response)
 
     def _count_interim_responses(self) -> None:
-        """Count whole ones as progress: headers that arrive slowly are none."""
+        """Count complete ones as progress; a header that drips in is not."""
         if self._parser.interim_responses > self._interim_responses:
             self._interim_responses = self._parser.interim_responses
             self._last_progress = self.loop.time()

@@ -6,6 +6,7 @@ answer; a stream passes event by event; anything else passes as it arrives.
 """
 
 import asyncio
+import re
 
 from starlette.types import Message, Send
 
@@ -32,6 +33,8 @@ _PASSED_PREFIXES = (b"x-ratelimit-", b"openai-", b"anthropic-")
 _STREAM_HEADERS = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 
 _ERRORS = range(400, 600)
+# Section 5.5: no header value has one, and uvicorn would raise.
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 # RFC 9110, sections 15.3.5 and 15.4.5: these have no body, and so no length.
 _WITHOUT_BODY = (204, 304)
 
@@ -88,11 +91,16 @@ def relay_error(error: UpstreamError, code: str = "upstream_unreachable") -> Rel
 
 
 def _passed(response: UpstreamResponse) -> AnswerHeaders:
-    return [
+    passed = [
         (name, value)
         for name, value in response.headers
         if name in _PASSED or name.startswith(_PASSED_PREFIXES)
     ]
+    values = b" ".join([value for _, value in passed])
+    # A look at all of them costs a fifth of one at each.
+    if values.decode("latin-1").isprintable():
+        return passed
+    return [pair for pair in passed if not _CONTROL.search(pair[1])]
 
 
 def _length(response: UpstreamResponse) -> AnswerHeaders:

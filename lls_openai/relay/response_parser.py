@@ -1,20 +1,15 @@
 """The parser of one response after another, on httptools, which uvicorn uses, too."""
 
-import re
-from itertools import chain
-
 import httptools
 
 from lls_openai.relay.upstream_errors import UpstreamError, not_http
 from lls_openai.relay.upstream_response import Headers, Source, UpstreamResponse
 
-# Limits of one response. The first also holds for chunk extensions and trailers.
+# Limits of one response. The first also holds for chunk extensions and trailers, and
+# is looked at after each read, so that headers may be larger by one read.
 MAX_HEADER_BYTES = 256 * 1024
 MAX_HEADERS = 1_000
 MAX_INTERIM_RESPONSES = 16
-
-# RFC 9110, section 5.5: no header value has one, and uvicorn would raise.
-_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 _CONTINUE, _SWITCHING_PROTOCOLS, _OK, _MAX_STATUS = 100, 101, 200, 599
 
@@ -41,6 +36,8 @@ class ResponseParser:
 
     def __init__(self, source: Source) -> None:
         self._source = source
+        self._headers: Headers = []
+        self.keep_alive = False
         self._parser = httptools.HttpResponseParser(self)
         # The deviations that browsers accept, too.
         self._parser.set_dangerous_leniencies(
@@ -53,9 +50,7 @@ class ResponseParser:
     def begin(self) -> None:
         """Expect a response."""
         self.response: UpstreamResponse | None = None
-        self.keep_alive = False
         self.interim_responses = 0
-        self._headers: Headers = []
         # Bytes since the last byte of the body: headers, framing, trailers.
         self._framing_bytes = self._received = 0
 
@@ -70,7 +65,7 @@ class ResponseParser:
         except httptools.HttpParserUpgrade:
             raise not_http("it switches to another protocol") from None
         except httptools.HttpParserError as error:
-            # What a callback raised is its context.
+            # The error that a callback raised is its context.
             if isinstance(error.__context__, UpstreamError):
                 raise error.__context__ from None
             raise not_http(str(error)) from None
@@ -82,7 +77,9 @@ class ResponseParser:
         if self._framing_bytes > MAX_HEADER_BYTES and not (
             response and response.complete
         ):
-            raise not_http(f"its headers are over {MAX_HEADER_BYTES:,} bytes")
+            raise not_http(
+                f"its headers or trailers are over {MAX_HEADER_BYTES:,} bytes"
+            )
 
     def on_message_begin(self) -> None:
         """Expect headers.
@@ -97,7 +94,7 @@ class ResponseParser:
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header; trailers are dropped."""
         if self.response is None:
-            self._headers.append((name.lower(), value.rstrip()))
+            self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """Begin the response, unless this is an interim one.
@@ -109,13 +106,23 @@ class ResponseParser:
         if status < _OK:
             self._count_interim(status)
             return
+        headers, self._headers = self._headers, []
         if status > _MAX_STATUS:
             raise not_http(f"its status is {status}")
+        if len(headers) > MAX_HEADERS:
+            raise not_http(f"it has more than {MAX_HEADERS:,} headers")
         self.keep_alive = self._parser.should_keep_alive()
-        if not self.keep_alive and self._parser.get_http_version()[:2] != "1.":
-            raise not_http("its version is not 1.0 or 1.1")
-        headers, self._headers = _checked(self._headers), []
+        if not self.keep_alive:
+            self._check_framing(headers)
         self.response = UpstreamResponse(self._source, status, headers)
+
+    def _check_framing(self, headers: Headers) -> None:
+        if self._parser.get_http_version() not in ("1.0", "1.1"):
+            raise not_http("its version is not 1.0 or 1.1")
+        codings = [v.strip().lower() for n, v in headers if n == b"transfer-encoding"]
+        # RFC 9112, section 6.3: the body would end with the connection.
+        if codings and codings[-1].rpartition(b",")[2].strip() != b"chunked":
+            raise not_http("its transfer coding is not chunked")
 
     def _count_interim(self, status: int) -> None:
         if status == _SWITCHING_PROTOCOLS or status < _CONTINUE:
@@ -133,23 +140,3 @@ class ResponseParser:
         """Complete the response; an interim one is not the response."""
         if self.response:
             self.response.finish()
-
-
-def _checked(headers: Headers) -> Headers:
-    """Return headers without values that hold control bytes.
-
-    Raises:
-        UpstreamError: there are too many, or a transfer coding that was not offered.
-    """
-    joined = b"".join(chain.from_iterable(headers))
-    if len(joined) > MAX_HEADER_BYTES or len(headers) > MAX_HEADERS:
-        raise not_http(
-            f"its headers are over {MAX_HEADER_BYTES:,} bytes or {MAX_HEADERS:,}"
-        )
-    codings = [value for name, value in headers if name == b"transfer-encoding"]
-    # RFC 9112, section 7: an upstream may use no other without a TE header.
-    if codings and (len(codings) > 1 or codings[0].lower() != b"chunked"):
-        raise not_http("its transfer coding is not chunked")
-    if _CONTROL.search(joined):
-        return [pair for pair in headers if not _CONTROL.search(pair[1])]
-    return headers

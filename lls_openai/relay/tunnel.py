@@ -14,7 +14,7 @@ _SUCCESS = range(200, 300)
 async def open_tunnel(
     transport: asyncio.Transport, target: bytes, authorization: bytes
 ) -> None:
-    """Have the proxy at the other end connect to a target.
+    """Send CONNECT to a proxy and wait until it is connected to the target.
 
     Args:
         transport: the connection to the proxy.
@@ -26,8 +26,10 @@ async def open_tunnel(
     """
     response = _ConnectResponse()
     transport.set_protocol(response)
-    head = b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n%b\r\n"
-    transport.write(head % (target, target, authorization))
+    lines = [b"CONNECT " + target + b" HTTP/1.1", b"Host: " + target]
+    if authorization:
+        lines.append(authorization)
+    transport.write(b"\r\n".join([*lines, b"", b""]))
     await response.complete
 
 

@@ -13,7 +13,7 @@ from starlette.types import Scope
 
 from lls_openai.errors import RelayError, too_large
 from lls_openai.relay.connector import Connector, Endpoint, Proxy
-from lls_openai.relay.credentials import Credentials, missing_api_key
+from lls_openai.relay.credentials import Credentials, RequestHeaders, missing_api_key
 from lls_openai.relay.pool import Pool
 from lls_openai.relay.routes import Route, unknown_route
 from lls_openai.relay.tls import ClientContext, client_context
@@ -44,7 +44,7 @@ _OWN_HEADERS = {
     "Accept-Encoding": "identity",
     "Content-Type": "application/json",
 }
-_USER_AGENT = f"User-Agent: lls-openai/{version('lls-openai')}\r\n".encode()
+_USER_AGENT = f"User-Agent: lls-openai/{version('lls-openai')}".encode()
 
 # These describe the body, which no setting knows.
 _FRAMING = (b"content-length", b"transfer-encoding")
@@ -56,8 +56,10 @@ _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 _QUERY = re.compile(rb"[!-~]*")
 
-# How many paths of relayed routes are kept in their encoded form.
-_CACHED_PATHS = 256
+# How many paths of routes are kept in their encoded form, and how many decisions about
+# header names.
+_KEPT_PATHS = 256
+_KEPT_DECISIONS = 256
 
 type Lines = dict[bytes, bytes]
 
@@ -93,9 +95,11 @@ class Upstream:
         if self._proxy and not is_tls:
             # It gets the whole URL, and credentials with each request.
             path = origin + path
-            self._own |= {b"proxy-authorization": self._proxy.authorization}
-        self._own_lines = b"".join(self._own.values())
-        self._target = lru_cache(_CACHED_PATHS)(partial(_target, path + suffix))
+            if self._proxy.authorization:
+                self._own[b"proxy-authorization"] = self._proxy.authorization
+        self._own_lines = b"\r\n".join(self._own.values())
+        self._passes: dict[bytes, bool] = {}
+        self._target = lru_cache(_KEPT_PATHS)(partial(_target, path + suffix))
         self._connect_timeout, self._read_timeout = _timeouts(network.timeout)
 
     @cached_property
@@ -146,30 +150,42 @@ class Upstream:
         Raises:
             RelayError: there is no key, nor another credential to forward.
         """
-        own, own_lines = self._own, self._own_lines
+        own_lines = self._own_lines
         secrets = self._credential_lines(credentials, route)
-        if not secrets.keys().isdisjoint(own):
-            own_lines = b"".join(own[name] for name in own if name not in secrets)
-        lines, agent = [], b"" if b"user-agent" in own else _USER_AGENT
-        for name, value in scope["headers"]:
-            if (
-                (name in _PASSED or name.startswith(_PASSED_PREFIXES))
-                and value.isascii()
-                and name not in own
-                and name not in secrets
-            ):
-                lines.append(b"%b: %b\r\n" % (name, value))
-                if name == b"user-agent":
-                    agent = b""
-        return b"POST %b%b HTTP/1.1\r\n%b%b%b%bContent-Length: %d\r\n\r\n" % (
-            self._target(scope["path"]),
-            _query(scope["query_string"]),
-            own_lines,
-            agent,
-            b"".join(secrets.values()),
-            b"".join(lines),
-            body_bytes,
+        if not secrets.keys().isdisjoint(self._own):
+            own = (line for name, line in self._own.items() if name not in secrets)
+            own_lines = b"\r\n".join(own)
+        target = self._target(scope["path"]) + _query(scope["query_string"])
+        return b"\r\n".join(
+            (
+                b"POST " + target + b" HTTP/1.1",
+                own_lines,
+                *secrets.values(),
+                *self._client_lines(scope["headers"], secrets),
+                b"Content-Length: %d\r\n\r\n" % body_bytes,
+            )
         )
+
+    def _client_lines(self, headers: RequestHeaders, secrets: Lines) -> list[bytes]:
+        """Return the lines of the client's headers that pass, and a user agent."""
+        lines, has_agent = [], b"user-agent" in self._own
+        for pair in headers:
+            name, value = pair
+            passes = self._passes.get(name)
+            if passes is None:
+                passes = self._decide(name)
+            if passes and value.isascii() and name not in secrets:
+                lines.append(b": ".join(pair))
+                has_agent = has_agent or name == b"user-agent"
+        return lines if has_agent else [*lines, _USER_AGENT]
+
+    def _decide(self, name: bytes) -> bool:
+        """Return whether a client's header passes; the decisions are kept."""
+        is_known = name in _PASSED or name.startswith(_PASSED_PREFIXES)
+        passes = is_known and name not in self._own
+        if len(self._passes) < _KEPT_DECISIONS and len(name) < _KEPT_DECISIONS:
+            self._passes[name] = passes
+        return passes
 
     def _credential_lines(self, credentials: Credentials, route: Route) -> Lines:
         """Return what `forward_headers` names, and the key, a configured one first."""
@@ -185,10 +201,9 @@ class Upstream:
             if not forwarded:
                 raise missing_api_key()
         elif route.anthropic and (self._key or not credentials.is_bearer):
-            forwarded[b"x-api-key"] = b"x-api-key: %b\r\n" % key.encode()
+            forwarded[b"x-api-key"] = b"x-api-key: " + key.encode()
         else:
-            line = b"Authorization: Bearer %b\r\n" % key.encode()
-            forwarded[b"authorization"] = line
+            forwarded[b"authorization"] = b"Authorization: Bearer " + key.encode()
         return forwarded
 
 
@@ -210,7 +225,7 @@ def _lines(headers: Mapping[str, str]) -> Lines:
         if not (_HEADER_NAME.fullmatch(name) and _HEADER_VALUE.fullmatch(value)):
             raise ValueError(f"the header {name!r} has a character that none may have")
     pairs = (
-        (name.lower().encode(), f"{name}: {value}\r\n".encode())
+        (name.lower().encode(), f"{name}: {value}".encode())
         for name, value in headers.items()
     )
     return {name: line for name, line in pairs if name not in _FRAMING}
@@ -263,4 +278,4 @@ def _authorization(proxy: HttpUrl) -> bytes:
     if proxy.username is None and proxy.password is None:
         return b""
     pair = f"{unquote(proxy.username or '')}:{unquote(proxy.password or '')}"
-    return b"Proxy-Authorization: Basic %b\r\n" % b64encode(pair.encode())
+    return b"Proxy-Authorization: Basic " + b64encode(pair.encode())

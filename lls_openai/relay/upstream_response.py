@@ -24,7 +24,7 @@ class UpstreamResponse:
     """A response whose headers have arrived; its body may still be arriving.
 
     Header names are lower case. `complete` says that the whole body was received,
-    `received` how many bytes of it, `buffered` how many `read` has not returned yet.
+    `received` how many bytes of it were, `returned` how many `read` has returned.
     """
 
     __slots__ = (
@@ -32,17 +32,17 @@ class UpstreamResponse:
         "_connection",
         "_error",
         "_waiter",
-        "buffered",
         "complete",
         "headers",
         "received",
+        "returned",
         "status",
     )
 
     def __init__(self, connection: Source, status: int, headers: Headers) -> None:
         self.status, self.headers = status, headers
         self.complete = False
-        self.buffered = self.received = 0
+        self.received = self.returned = 0
         self._chunks: list[bytes] = []
         self._connection: Source | None = connection
         self._error: UpstreamError | None = None
@@ -64,7 +64,7 @@ class UpstreamResponse:
             await self._waiter
         data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         chunks.clear()
-        self.buffered = 0
+        self.returned = self.received
         if self._connection:
             self._connection.resume_reading()
         return data
@@ -83,9 +83,9 @@ class UpstreamResponse:
     def feed(self, data: bytes) -> None:
         """Accept the next bytes of the body."""
         self._chunks.append(data)
-        self.buffered += len(data)
         self.received += len(data)
-        self._wake()
+        if self._waiter is not None:
+            self._wake()
 
     def finish(self, error: UpstreamError | None = None) -> None:
         """Accept the end of the body, or the error that ended it."""
@@ -94,7 +94,7 @@ class UpstreamResponse:
         self._wake()
 
     def _wake(self) -> None:
-        if (waiter := self._waiter) is not None:
-            self._waiter = None
-            if not waiter.done():
-                waiter.set_result(None)
+        waiter, self._waiter = self._waiter, None
+        # The client may have disconnected meanwhile.
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
