@@ -10,10 +10,10 @@ from openai import AsyncOpenAI
 from pydantic import BaseModel, ConfigDict
 
 from lls_openai.relay.upstream import Upstream
-from lls_openai.server.access_log import set_up_logs
-from lls_openai.server.config_check import check_run_yaml
+from lls_openai.server.config_check import abort_startup, check_run_yaml
+from lls_openai.server.logging_setup import set_up_logging
 from lls_openai.server.patches import apply_patches
-from lls_openai.settings import ProviderConfig, give_up
+from lls_openai.settings import ProviderConfig
 from lls_openai.stack import PASSTHROUGH, Api, Model, RemoteProviderSpec, passthrough
 
 
@@ -76,10 +76,10 @@ async def get_adapter_impl(
 ) -> PassthroughAdapter:
     """Return the adapter: the name and signature by which Llama Stack finds it."""
     check_run_yaml()
-    set_up_logs()
+    set_up_logging()
     checked = ProviderConfig.model_validate(config.model_dump())
     try:
         return PassthroughAdapter(checked)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error.args[0]
-        give_up(f"run.yaml: the network block of {checked.base_url}: {reason}")
+        abort_startup(f"invalid `network` settings for {checked.base_url}: {reason}")

@@ -175,4 +175,6 @@ def test_text_access_log_format(server: Server, client: httpx.Client) -> None:
 def test_text_access_log_escapes_control_characters(server: Server) -> None:
     exchange(server.port, request(b"GET", "/v1/%1b%5b31mred%0a"))
 
-    assert r"  GET    /v1/\u001b[31mred\n  " in server.wait_log_line("31mred", " ms ")
+    assert r"  GET    /v1/\u001b[31mred\u000a  " in server.wait_log_line(
+        "31mred", " ms "
+    )

@@ -1,4 +1,4 @@
-"""A connection without progress on the client's side ends after `caller_timeout`."""
+"""A connection without progress on the client's side ends after `client_timeout`."""
 
 import time
 from contextlib import ExitStack

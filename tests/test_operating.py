@@ -242,5 +242,5 @@ def test_make_serves_over_tls_and_a_stop_waits_for_no_idle_client(
     assert status == 0, output
     rows = re.findall(r"(?m)^(\S+/\S+) +ok +ok ", output)
     assert {"openai/gpt-5.6-luna", "mistral/mistral-small-latest"} < set(rows)
-    assert f"at https://0.0.0.0:{port}/v1, " in clone.output()
+    assert f"at https://0.0.0.0:{port}/v1 " in clone.output()
     assert "Traceback" not in clone.output()

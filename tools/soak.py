@@ -48,7 +48,7 @@ MIB = http.MEBIBYTE
 CALLER_TIMEOUT = 5.0
 IN_FLIGHT = 256 * MIB
 # The largest counts of what the providers say.
-SETTINGS = {"caller_timeout": CALLER_TIMEOUT, "max_bytes_in_flight": IN_FLIGHT}
+SETTINGS = {"client_timeout": CALLER_TIMEOUT, "max_bytes_in_flight": IN_FLIGHT}
 VARIATION = Variation(providers=dict.fromkeys(PROVIDERS, SETTINGS))
 # Calls at once, and after how many a key comes again.
 AT_ONCE, KEYS_USED = 16, 1000

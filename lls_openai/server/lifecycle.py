@@ -1,4 +1,4 @@
-"""Starting and stopping: what `llama stack run` and uvicorn leave open about both."""
+"""The process from the start of its lifespan to the end of a graceful shutdown."""
 
 import asyncio
 import atexit
@@ -17,146 +17,165 @@ from types import FrameType
 import uvicorn
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from lls_openai.server.config_check import abort_startup, check_address
 from lls_openai.server.middleware import Front
 from lls_openai.server.protocol import Connection
-from lls_openai.settings import ProviderConfig, give_up
-from lls_openai.stack import VARIABLE, StackConfig
+from lls_openai.settings import ProviderConfig
+from lls_openai.stack import StackConfig
 
 logger = logging.getLogger("lls_openai")
 
-# How many descriptors are asked for: two a stream, and thousands of streams.
-DESCRIPTORS = 65_536
+# The limit of file descriptors to ask for: a stream takes two.
+MAX_DESCRIPTORS = 65_536
 
-# Within so many seconds of the first, another Ctrl-C is the same wish: it comes from
-# the terminal and from make or uv, which pass it on.
-ONE_WISH = 1.0
+# A further Ctrl-C this soon after the first signal, in seconds, is the same one: the
+# terminal sends it to the whole process group, and make and uv pass theirs on.
+SIGNAL_GRACE_SECONDS = 1.0
 
-TAKEN_PORT = f"stop what listens there, or set {VARIABLE}_PORT or LLS_HOST to another"
-
-_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SHUTDOWN_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def serve(config: StackConfig, settings: list[ProviderConfig]) -> None:
-    """Set up the process and the server that runs in it, if that is uvicorn's.
+def configure_process(config: StackConfig, settings: list[ProviderConfig]) -> None:
+    """Set up the process, and uvicorn's server if one runs in it.
 
-    At the end, a server that never listened makes the exit status say so.
+    Call it at the start of the lifespan, before the port is bound.
 
     Args:
-        config: run.yaml, read.
+        config: run.yaml.
         settings: those of this project's providers.
     """
-    # The collector would walk Llama Stack's 200,000 objects, which stay, for nothing.
+    # Llama Stack's 200,000 objects are never freed: collections need not visit them.
     gc.freeze()
-    _allow_many_connections()
+    _raise_descriptor_limit()
     if server := running_server():
-        _set_up(server, settings)
-        _Stop(server)
-        # Of several workers the first speaks for all; uvicorn numbers them from 1 on.
+        _configure_server(server, settings)
+        SignalHandler(server)
+        # uvicorn numbers its workers from 1; the first one announces for all.
         if multiprocessing.current_process().name.endswith(("MainProcess", "-1")):
-            logger.info(_greeting(server, config))
-        atexit.register(_check_port, server)
+            _announce_once(server, config)
+        atexit.register(_explain_failed_start, server)
 
 
-def _check_port(server: uvicorn.Server) -> None:
-    if not server.started:
-        place = f"{server.config.host}:{server.config.port}"
-        give_up(f"cannot listen on {place}: {TAKEN_PORT}")
+def _explain_failed_start(server: uvicorn.Server) -> None:
+    """Abort at exit, with the reason, if the server has never listened."""
+    if server.started:
+        return
+    # A worker listens on the port of its parent.
+    if not multiprocessing.parent_process():
+        check_address(server.config.host, server.config.port)
+    abort_startup("the server did not start; the log above says why")
 
 
-def _allow_many_connections() -> None:
-    """Raise this process's limit of descriptors as far as the system lets it."""
+def _raise_descriptor_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+    wanted = MAX_DESCRIPTORS
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(hard, wanted)
     if soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def running_server() -> uvicorn.Server | None:
-    """Find the server by the signal handler it has set: it is handed out nowhere."""
+    """Return the owner of the signal handler; Llama Stack does not expose it."""
     owner = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
     return owner if isinstance(owner, uvicorn.Server) else None
 
 
-def _set_up(server: uvicorn.Server, settings: list[ProviderConfig]) -> None:
-    """Give the server uvicorn's settings that Llama Stack leaves out, and a front."""
+def _configure_server(server: uvicorn.Server, settings: list[ProviderConfig]) -> None:
+    """Set what Llama Stack does not pass on to uvicorn, and wrap the application."""
     config = server.config
-    caller_timeout = max(each.caller_timeout for each in settings)
-    config.timeout_keep_alive = caller_timeout  # type: ignore[assignment]  # (whole seconds or not)
+    client_timeout = max(each.client_timeout for each in settings)
+    config.timeout_keep_alive = client_timeout  # type: ignore[assignment]  # (whole seconds or not)
     config.timeout_graceful_shutdown = max(each.drain_timeout for each in settings)
-    Connection.caller_timeout = caller_timeout
+    Connection.caller_timeout = client_timeout
     config.http_protocol_class = Connection
     config.ws_protocol_class = None
     app = config.loaded_app
-    # uvicorn believes X-Forwarded-For of 127.0.0.1 unless told otherwise.
+    # uvicorn trusts X-Forwarded-For from 127.0.0.1 by default.
     if isinstance(app, ProxyHeadersMiddleware) and not os.environ.get(
         "FORWARDED_ALLOW_IPS"
     ):
         app = app.app
-    config.loaded_app = Front(app, caller_timeout)
+    config.loaded_app = Front(app, client_timeout)
 
 
-class _Stop:
-    """Handles the signals that stop the server.
+class SignalHandler:
+    """Treats repeated signals as one request for a graceful shutdown.
 
-    However many come, they are one wish: no new callers, and running answers end. Only
-    another Ctrl-C of a person, later than `ONE_WISH`, is "now". uvicorn's own handler
-    would raise the signal again at the end, and the status would not be 0.
+    Only a Ctrl-C later than `SIGNAL_GRACE_SECONDS` after the first signal ends the
+    process at once. uvicorn's own handler would raise the signal again at the end, and
+    the exit status would not be 0.
     """
 
     def __init__(self, server: uvicorn.Server) -> None:
         self._server = server
         self._first = 0.0
         self._parent = multiprocessing.parent_process()
-        for number in _STOPS:
-            # nohup has SIGHUP ignored, and means it.
+        for number in SHUTDOWN_SIGNALS:
+            # `nohup` has SIGHUP ignored, a script in the background SIGINT.
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self)
+        # Blocked in a worker that boots.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         if self._parent:
-            # A worker whose parent was killed serves nobody's wish.
+            # Without its parent, nobody could stop a worker.
             loop = asyncio.get_running_loop()
-            loop.add_reader(self._parent.sentinel, self._orphaned)
+            loop.add_reader(self._parent.sentinel, self._parent_died)
 
     def __call__(self, number: int, _frame: FrameType | None) -> None:
-        """Take a signal."""
+        """Handle a signal."""
         now = time.monotonic()
         if self._server.should_exit:
-            if number == signal.SIGINT and now - self._first > ONE_WISH:
+            if number == signal.SIGINT and now - self._first > SIGNAL_GRACE_SECONDS:
                 os._exit(128 + number)
             return
         self._first = now
         self._server.should_exit = True
+        logger.info(
+            "Shutting down; running responses have %s s to finish",
+            self._server.config.timeout_graceful_shutdown,
+        )
         if self._parent and self._parent.pid:
-            self._stop_together(self._parent.pid)
+            self._stop_group(self._parent.pid)
 
-    def _stop_together(self, parent: int) -> None:
-        """Close the port, which the parent and its other workers hold too, and tell it.
+    def _stop_group(self, parent: int) -> None:
+        """Close the port that the parent and the other workers hold, too; signal it.
 
-        uvicorn's parent would keep the port while its workers end their answers: new
-        callers would wait there for nobody.
+        uvicorn's parent would keep the port while its workers drain, and new clients
+        would wait there in vain.
         """
         for listening in self._server.servers:
             for each in listening.sockets:
-                # Another worker may have been first.
+                # Another worker may have closed it.
                 port = socket.socket(fileno=os.dup(each.fileno()))
                 with port, suppress(OSError):
                     port.shutdown(socket.SHUT_RDWR)
         os.kill(parent, signal.SIGTERM)
 
-    def _orphaned(self) -> None:
+    def _parent_died(self) -> None:
         asyncio.get_running_loop().remove_reader(self._parent.sentinel)  # type: ignore[union-attr]  # (there is one)
         self._parent = None
         self(signal.SIGTERM, None)
 
 
-def _greeting(server: uvicorn.Server, config: StackConfig) -> str:
-    """Say what is served, where, and how to call it."""
-    scheme = "https" if server.config.is_ssl else "http"
-    host = server.config.host or "localhost"
-    base = f"{scheme}://{f'[{host}]' if ':' in host else host}:{server.config.port}/v1"
-    models = config.registered_resources.models
-    names = ", ".join(f"{m.provider_id}/{m.model_id}" for m in models)
+def _announce_once(server: uvicorn.Server, config: StackConfig) -> None:
+    """Log the start lines with uvicorn's first tick, when the port is bound."""
+
+    async def announce() -> None:
+        server.config.callback_notify = None
+        for line in _start_lines(server.config, config):
+            logger.info(line)
+
+    server.config.callback_notify = announce
+
+
+def _start_lines(server: uvicorn.Config, config: StackConfig) -> tuple[str, str]:
+    host = server.host or "localhost"
+    host = f"[{host}]" if ":" in host else host
+    url = f"{'https' if server.is_ssl else 'http'}://{host}:{server.port}/v1"
+    models = f"{len(config.registered_resources.models)} models"
+    workers = f", {server.workers} workers" if server.workers > 1 else ""
     return (
-        f"lls-openai {version('lls-openai')} at {base}, workers: "
-        f"{config.server.workers}, models: {names}. Call it with any OpenAI client: "
-        f"base URL {base}, and your own key of the model's vendor"
+        f"lls-openai {version('lls-openai')} at {url} ({models}{workers})",
+        "Use that as base URL of an OpenAI client, with your vendor's API key",
     )

@@ -13,7 +13,8 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from lls_openai.relay.app import Relay
-from lls_openai.server.lifecycle import running_server, serve
+from lls_openai.server.lifecycle import configure_process, running_server
+from lls_openai.server.log_writer import dropped_lines
 from lls_openai.server.metrics import Numbers, start_metrics
 from lls_openai.server.stack_routes import (
     ExceptionMiddleware,
@@ -31,11 +32,11 @@ def start(stack: Stack) -> None:
     Relay.begin(stack)
     # Afterwards, its signal handler is ours.
     server_state = getattr(running_server(), "server_state", ServerState())
-    serve(stack.run_config, Relay.settings)
+    configure_process(stack.run_config, Relay.settings)
     numbers = Numbers(
         client_connections=lambda: len(server_state.connections),
         bytes_in_flight=Relay.bytes_in_flight,
-        dropped_log_lines=lambda: 0,
+        dropped_log_lines=dropped_lines,
     )
     start_metrics(stack.run_config, numbers)
 

@@ -30,12 +30,12 @@ DEBUG_LOGGING = pytest.mark.server(
 # Seconds, and bytes: two bodies of 600 kB are too many.
 CLIENT_TIMEOUT = 1.0
 MAX_BYTES_IN_FLIGHT = 1_000_000
-_SMALLER = {"caller_timeout": CLIENT_TIMEOUT / 10, "max_bytes_in_flight": 1}
+_SMALLER = {"client_timeout": CLIENT_TIMEOUT / 10, "max_bytes_in_flight": 1}
 SMALL_LIMITS = pytest.mark.server(
     # The largest of the providers' values is used.
     providers={
         "openai": {
-            "caller_timeout": CLIENT_TIMEOUT,
+            "client_timeout": CLIENT_TIMEOUT,
             "max_bytes_in_flight": MAX_BYTES_IN_FLIGHT,
         },
         "openai-mini": _SMALLER,
