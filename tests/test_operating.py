@@ -1,77 +1,62 @@
-"""docs/operating.md and docs/models.md, tried: their lines of run.yaml and commands.
+"""The run.yaml snippets and commands of docs/operating.md and docs/models.md.
 
-What does not exclude each other stands in one server: `guarded` has all of the sections
-in `GUARDED`, and the one that make starts has those in `OPEN`.
+The snippets of `GUARDED` fit together, and run in one server, `guarded`.
 """
 
 import re
 import shutil
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-import yaml
 
 from tests.support import docs
 from tests.support.http import (
     CHAT,
     KEYS,
     MODEL,
-    RawConnection,
     bearer,
     chat,
     eventually,
     provider_data,
 )
 from tests.support.network import Network
-from tests.support.run_yaml import RUN_YAML, Variation, merge
+from tests.support.run_yaml import Variation
 from tests.support.server import Server, Servers, free_port
 from tests.support.upstream import Upstream
 from tests.support.wire import Json
 
 OPERATING = "docs/operating.md"
-IN_FRONT = "Require a server token"
-ELSEWHERE = "Host and port"
-# What `LLS_WORKERS=2` means, too, with which tests/test_shutdown.py starts servers.
+AUTHENTICATION = "Require a server token"
+# tests/test_shutdown.py runs servers with two workers.
 WORKERS = "Several workers"
-OPEN = {ELSEWHERE, "TLS", "Another model", "Another vendor"}
-GUARDED = {IN_FRONT, "Rate limits", "CORS", "Logs", "Limits"}
-GUARDED |= {"Custom CA", "Metrics", "Outbound proxy", "Restrict models"}
-PAGE = "https://app.example.com"
-TITLES = {
-    title: page
-    for page in ("docs/operating.md", "docs/models.md")
-    for title in re.findall(r"(?m)^##+ (.+)$", docs.PAGES[page])
+# tests/test_make_server.py runs these.
+OPEN = {"Host and port", "TLS", "Another model", "Another vendor"}
+GUARDED = {
+    AUTHENTICATION,
+    "CORS",
+    "Custom CA",
+    "Limits",
+    "Logs",
+    "Metrics",
+    "Outbound proxy",
+    "Rate limits",
+    "Restrict models",
 }
+ALLOWED_ORIGIN = "https://app.example.com"
 
 
-def _blocks(title: str, language: str) -> list[str]:
-    return docs.blocks(docs.section(TITLES[title], title), language)
+def test_every_yaml_snippet_is_tested() -> None:
+    with_yaml = {title for title in docs.SECTIONS if docs.snippets(title, "yaml")}
 
-
-def _with_lines(titles: set[str]) -> Any:  # noqa: ANN401 - any YAML
-    """run.yaml with the lines of sections in it."""
-    config = yaml.safe_load(RUN_YAML.read_text())
-    for title in sorted(titles):
-        (lines,) = _blocks(title, "yaml")
-        config = merge(config, yaml.safe_load(lines))
-    return config
-
-
-def test_all_lines_are_tried() -> None:
-    """Each section that has some is one of those that are served below."""
-    with_lines = {title for title in TITLES if _blocks(title, "yaml")}
-    assert with_lines == OPEN | GUARDED | {WORKERS}
-    assert _with_lines({WORKERS})["server"]["workers"] == 2
+    assert with_yaml == OPEN | GUARDED | {WORKERS}
+    assert docs.run_yaml_with({WORKERS})["server"]["workers"] == 2
 
 
 @dataclass
 class Guarded:
-    """The server, a token for it, and the clone where that was made."""
+    """The server that requires a token, and the clone in which one was made."""
 
     server: Server
     token: str
@@ -80,26 +65,29 @@ class Guarded:
     def call(
         self, model: str = MODEL, headers: Json | None = None, **fields: object
     ) -> httpx.Response:
-        """Call a model with the token, a key, and further headers."""
-        known = bearer(self.token) | provider_data() | (headers or {})
-        return self.server.client.post(CHAT, json=chat(model, **fields), headers=known)
+        """Call a model with the token and a key, unless `headers` replace them."""
+        all_headers = bearer(self.token) | provider_data() | (headers or {})
+        body = chat(model, **fields)
+        return self.server.client.post(CHAT, json=body, headers=all_headers)
 
 
 @pytest.fixture(scope="module")
 def guarded(
     servers: Servers, network: Network, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Guarded]:
-    """With its variables as the commands of the page set them."""
+    """The server of `GUARDED`, with the variables that the page's commands set."""
     clone = docs.Clone(tmp_path_factory.mktemp("guarded"))
     shutil.copy(network.env["CA_FILE"], clone.path / "company-ca.pem")
-    (make_token,), port = _blocks(IN_FRONT, "sh"), free_port()
+    (make_token,), port = docs.snippets(AUTHENTICATION, "sh"), free_port()
     env = dict(re.findall(r"(\w+)=(\S+) make server", docs.PAGES[OPERATING]))
-    env["JWKS_URI"] = env["JWKS_URI"].replace("9000", str(port))
-    env["OTEL_EXPORTER_OTLP_ENDPOINT"] = network.env["COLLECTOR_URL"]
-    env["OTEL_METRIC_EXPORT_INTERVAL"] = "100"
-    env["OPENAI_UPSTREAM_URL"] = network.env["TLS_URL"]
-    env["HTTPS_PROXY"] = network.env["PROXY_URL"]
-    variation = Variation(_with_lines(GUARDED), env=env, cwd=clone.path)
+    env |= {
+        "JWKS_URI": env["JWKS_URI"].replace("9000", str(port)),
+        "OTEL_EXPORTER_OTLP_ENDPOINT": network.env["COLLECTOR_URL"],
+        "OTEL_METRIC_EXPORT_INTERVAL": "100",
+        "OPENAI_UPSTREAM_URL": network.env["TLS_URL"],
+        "HTTPS_PROXY": network.env["PROXY_URL"],
+    }
+    variation = Variation(docs.run_yaml_with(GUARDED), env=env, cwd=clone.path)
     servers.boot(variation)
     with clone.running(make_token.replace("9000", str(port)), port):
         server = servers.get(variation)
@@ -107,140 +95,172 @@ def guarded(
         yield Guarded(server, token, clone)
 
 
-def test_a_token_in_front_is_no_key_and_goes_no_further(
+def test_call_with_token_and_key_is_relayed_without_the_token(
     guarded: Guarded, upstream: Upstream
 ) -> None:
-    """A key alone is no token, either; health and version stay open.
+    response = guarded.call()
 
-    The log, of the level debug, has neither of them, nor a prompt.
-    """
-    no_key = {"x-llamastack-provider-data": "{}"}
-    sent: list[Json] = [{}, no_key, bearer(), bearer("e30.e30.e30")]
-    answers = [guarded.call(headers=headers) for headers in sent]
-    paths = ("/v1/health", "/v1/version", "/v1/models")
-    answers += [guarded.server.client.get(path) for path in paths]
-
-    arrived = upstream.openai.request
-    statuses = [200, 401, 401, 401, 200, 200, 401]
-    assert [answer.status_code for answer in answers] == statuses
-    assert answers[1].json()["error"]["code"] == "missing_api_key"
-    assert arrived.key == KEYS["openai"]
-    assert all(guarded.token.encode() not in value for _, value in arrived.headers)
-    marks = ('"level": "debug"', KEYS["openai"], guarded.token, "hello")
-    assert [mark in guarded.server.log for mark in marks] == [True] + [False] * 3
+    assert response.status_code == 200, response.text
+    request = upstream.openai.request
+    assert request.key == KEYS["openai"]
+    assert [v for _, v in request.headers if guarded.token.encode() in v] == []
 
 
-def test_make_client_takes_the_token(guarded: Guarded, upstream: Upstream) -> None:
-    text = docs.section(OPERATING, IN_FRONT)
+@pytest.mark.parametrize(
+    "headers",
+    [
+        pytest.param(bearer(), id="key-as-token"),
+        pytest.param(bearer("e30.e30.e30"), id="unsigned-token"),
+        pytest.param({"authorization": ""}, id="no-token"),
+    ],
+)
+def test_call_without_valid_token_is_rejected(
+    guarded: Guarded, upstream: Upstream, headers: Json
+) -> None:
+    response = guarded.call(headers=headers)
+
+    assert response.status_code == 401, response.text
+    assert upstream.requests == []
+
+
+def test_call_with_token_and_without_key_is_rejected(
+    guarded: Guarded, upstream: Upstream
+) -> None:
+    response = guarded.call(headers={"x-llamastack-provider-data": "{}"})
+
+    assert response.status_code == 401, response.text
+    assert response.json()["error"]["code"] == "missing_api_key"
+    assert upstream.requests == []
+
+
+@pytest.mark.parametrize(
+    ("path", "status"), [("/v1/health", 200), ("/v1/version", 200), ("/v1/models", 401)]
+)
+def test_only_health_and_version_need_no_token(
+    guarded: Guarded, path: str, status: int
+) -> None:
+    assert guarded.server.client.get(path).status_code == status
+
+
+def test_debug_log_has_neither_token_nor_key_nor_prompt(guarded: Guarded) -> None:
+    response = guarded.call()
+
+    guarded.server.wait_log_line(response.headers["x-request-id"])
+    log = guarded.server.log
+    assert '"level": "debug"' in log or '"level":"debug"' in log
+    for secret in (KEYS["openai"], guarded.token, "hello"):
+        assert secret not in log
+
+
+def test_make_client_sends_the_token(guarded: Guarded, upstream: Upstream) -> None:
+    text = docs.section(OPERATING, AUTHENTICATION)
     (command,) = re.findall(r"`(\w+=\$\(cat token.txt\) make client)`", text)
-    env = {"LLAMA_STACK_PORT": str(guarded.server.port)}
-    env |= {"OPENAI_API_KEY": KEYS["openai"]}
 
-    status, output = guarded.clone.run(f'{command} ARGS="--model {MODEL}"', **env)
+    status, output = guarded.clone.run(
+        f'{command} ARGS="--model {MODEL}"',
+        LLAMA_STACK_PORT=str(guarded.server.port),
+        OPENAI_API_KEY=KEYS["openai"],
+    )
 
     assert status == 0, output
     assert len(upstream.openai.requests) == 2
 
 
-def test_only_the_page_of_the_lines_may_call_from_a_browser(guarded: Guarded) -> None:
-    """It may ask before it calls, and read answers and refusals."""
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        pytest.param(ALLOWED_ORIGIN, 200, id="allowed-origin"),
+        pytest.param("https://elsewhere.example.com", 400, id="other-origin"),
+    ],
+)
+def test_browser_may_call_from_the_allowed_origin_only(
+    guarded: Guarded, origin: str, status: int
+) -> None:
     names = "authorization,x-llamastack-provider-data"
-    ask = {"access-control-request-method": "POST"}
-    ask |= {"access-control-request-headers": names, "origin": PAGE}
-    others = ask | {"origin": "https://elsewhere.example.com"}
 
-    asked = [
-        guarded.server.client.options(CHAT, headers=each) for each in (ask, others)
-    ]
-    read = [guarded.call(headers={"origin": PAGE} | more) for more in ({}, bearer())]
+    response = guarded.server.client.options(
+        CHAT,
+        headers={
+            "origin": origin,
+            "access-control-request-method": "POST",
+            "access-control-request-headers": names,
+        },
+    )
 
-    assert [each.status_code for each in (*asked, *read)] == [200, 400, 200, 401]
-    allowed = asked[0].headers["access-control-allow-headers"].lower()
-    assert [name for name in names.split(",") if name not in allowed] == []
-    for each in read:
-        assert each.headers["access-control-allow-origin"] == PAGE
-        exposed = each.headers["access-control-expose-headers"]
-        assert exposed == "X-Request-Id, Retry-After"
+    assert response.status_code == status, response.text
+    allowed = response.headers["access-control-allow-headers"].lower()
+    assert set(names.split(",")) <= {*allowed.replace(" ", "").split(",")}
 
 
-def test_the_quota_is_that_of_the_callers_address(
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [pytest.param({}, 200, id="200"), pytest.param(bearer(), 401, id="401")],
+)
+def test_browser_may_read_responses_and_rejections(
+    guarded: Guarded, headers: Json, status: int
+) -> None:
+    response = guarded.call(headers={"origin": ALLOWED_ORIGIN} | headers)
+
+    assert response.status_code == status, response.text
+    assert response.headers["access-control-allow-origin"] == ALLOWED_ORIGIN
+    exposed = response.headers["access-control-expose-headers"]
+    assert exposed == "X-Request-Id, Retry-After"
+
+
+def test_quota_counts_requests_by_client_address(
     guarded: Guarded, upstream: Upstream
 ) -> None:
-    """As told by the named proxy; a token makes no difference, and health counts."""
-    caller = {"x-forwarded-for": "203.0.113.7"}
+    """Of the address that the named proxy forwards; all routes count, and tokens."""
+    address = {"x-forwarded-for": "203.0.113.7"}
     client = guarded.server.client
-    calls = [client.get("/v1/health", headers=caller) for _ in range(101)]
 
-    refused = guarded.call(headers=caller)
+    statuses = [
+        client.get("/v1/health", headers=address).status_code for _ in range(101)
+    ]
 
-    assert [call.status_code for call in calls] == [200] * 100 + [429]
-    assert refused.status_code == 429
-    assert upstream.openai.requests == []
+    assert statuses == [200] * 100 + [429]
+    assert guarded.call(headers=address).status_code == 429
+    assert upstream.requests == []
     assert guarded.call().status_code == 200
 
 
-def test_only_one_provider_has_the_lines(
+def test_proxy_and_authority_are_used_for_their_provider_only(
     guarded: Guarded, upstream: Upstream, network: Network
 ) -> None:
-    """For the proxy, the company's authority and the models that are allowed."""
-    tunnel = network.env["TLS_URL"].replace("https://", "CONNECT ")
+    network.proxy.requests.clear()
     upstream.openai.drop_connections()
-    before = network.proxy.targets.count(tunnel)
+    tunnel = network.env["TLS_URL"].replace("https://", "CONNECT ")
 
-    models = MODEL, "openai/gpt-5.6-luna", "openai-mini/gpt-4o-mini"
-    answers = [guarded.call(model).json() for model in models]
+    with_snippets = guarded.call("openai/gpt-4o")
+    without = guarded.call("openai-mini/gpt-4o-mini")
 
-    codes = [answer.get("error", {}).get("code") for answer in answers]
-    assert codes == [None, "model_not_found", "upstream_unreachable"]
-    assert len(upstream.openai.requests) == 1
-    assert network.proxy.targets.count(tunnel) == before + 1
+    assert with_snippets.status_code == 200, with_snippets.text
+    assert without.json()["error"]["code"] == "upstream_unreachable"
+    assert network.proxy.targets == [tunnel]
 
 
-def test_the_metrics_that_the_page_names_arrive(
+def test_models_are_restricted_for_their_provider(
     guarded: Guarded, upstream: Upstream
 ) -> None:
-    """After a streamed call with usage, at the collector of the command."""
+    response = guarded.call("openai/gpt-5.6-luna")
+
+    assert response.json()["error"]["code"] == "model_not_found"
+    assert upstream.requests == []
+
+
+def test_every_metric_of_the_page_reaches_the_collector(
+    guarded: Guarded, upstream: Upstream
+) -> None:
     pattern = r"`((?:gen_ai|lls_openai)\.[\w.]+)`"
-    named = set(re.findall(pattern, docs.section(OPERATING, "Metrics")))
+    names = set(re.findall(pattern, docs.section(OPERATING, "Metrics")))
     usage = {"include_usage": True}
     assert guarded.call(stream=True, stream_options=usage).status_code == 200
-    assert guarded.call(model="nobody/m-1").status_code == 404
+    assert guarded.call(model="unknown/m-1").status_code == 404
 
-    def all_there() -> bool:
+    def missing() -> set[str]:
         sent = [r for r in upstream.collector.requests if r.path == "/v1/metrics"]
-        arrived = b"".join(request.body for request in sent)
-        return all(name.encode() in arrived for name in named)
+        exported = b"".join(request.body for request in sent)
+        return {name for name in names if name.encode() not in exported}
 
-    eventually(all_there, "all metrics at the collector")
-    assert len(named) == 11
-
-
-def test_make_serves_over_tls_and_a_stop_waits_for_no_idle_client(
-    network: Network, upstream: Upstream, tmp_path: Path
-) -> None:
-    """On another port and interface, with one more vendor and one more model."""
-    clone, port = docs.Clone(tmp_path), free_port()
-    for name in ("CERT_FILE server.pem", "KEY_FILE server-key.pem", "CA_FILE ca.pem"):
-        variable, file = name.split()
-        shutil.copy(network.env[variable], clone.path / file)
-    (clone.path / "run.yaml").write_text(yaml.safe_dump(_with_lines(OPEN)))
-    (start,), (ask,) = _blocks(ELSEWHERE, "sh"), _blocks("TLS", "sh")
-    url = f"https://127.0.0.1:{port}"
-    env = upstream.environment | {"MISTRAL_UPSTREAM_URL": f"{upstream.openai.url}/v1"}
-    keys = dict.fromkeys(("MISTRAL_API_KEY", "OPENAI_API_KEY"), KEYS["openai"])
-
-    with clone.running(start.replace("8400", str(port)), port, **env):
-        status, output = clone.run(ask.replace("https://localhost:8321", url), **keys)
-        with pytest.raises(httpx.RemoteProtocolError):
-            httpx.get(url.replace("https", "http"), trust_env=False)
-        idle = RawConnection(port, tls=network.client_context)
-        asked = time.monotonic()
-
-    with idle:
-        assert idle.is_closed_within()
-    assert time.monotonic() - asked < 8
-    assert status == 0, output
-    rows = re.findall(r"(?m)^(\S+/\S+) +ok +ok ", output)
-    assert {"openai/gpt-5.6-luna", "mistral/mistral-small-latest"} < set(rows)
-    assert f"at https://0.0.0.0:{port}/v1 " in clone.output()
-    assert "Traceback" not in clone.output()
+    assert len(names) == 11
+    eventually(lambda: not missing(), f"the collector gets {sorted(names)}")

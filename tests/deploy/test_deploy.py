@@ -183,9 +183,9 @@ def nginx(
 def test_nginx_streams_limits_no_body_and_tells_who_calls(
     nginx: httpx.Client, server: Server, upstream: Upstream
 ) -> None:
-    """What is too large gets the server's own 413, in JSON.
+    """A body over the limit gets the server's own 413, in JSON.
 
-    With FORWARDED_ALLOW_IPS the log has the caller's address, not what it claims.
+    With FORWARDED_ALLOW_IPS the log has the client's address, not what it claims.
     """
     gate, body = Gate(), chat(stream=True)
     upstream.openai.script(*stream(FIRST_EVENT, gate, DONE))

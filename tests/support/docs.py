@@ -6,12 +6,15 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from tests.support.http import eventually
-from tests.support.run_yaml import PROJECT
+from tests.support.run_yaml import PROJECT, RUN_YAML, merge
 from tests.support.server import clean_environment, listens
 
 # Set by `make test`; a make that a test runs must not inherit them.
@@ -45,6 +48,28 @@ def rows(text: str) -> list[list[str]]:
     lines = [line for line in text.splitlines() if line.startswith("|")]
     cells = (line.strip("|").replace("`", "").split("|") for line in lines[2:])
     return [[cell.strip() for cell in row] for row in cells]
+
+
+# The page of each section with a snippet of run.yaml.
+SECTIONS = {
+    title: page
+    for page in ("docs/operating.md", "docs/models.md")
+    for title in re.findall(r"(?m)^##+ (.+)$", PAGES[page])
+}
+
+
+def snippets(title: str, language: str) -> list[str]:
+    """Return the code blocks of a section of these pages."""
+    return blocks(section(SECTIONS[title], title), language)
+
+
+def run_yaml_with(titles: Iterable[str]) -> Any:  # noqa: ANN401 - any YAML
+    """Return run.yaml with the snippets of these sections merged into it."""
+    config = yaml.safe_load(RUN_YAML.read_text())
+    for title in sorted(titles):
+        (snippet,) = snippets(title, "yaml")
+        config = merge(config, yaml.safe_load(snippet))
+    return config
 
 
 class Clone:
