@@ -25,7 +25,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
 	@echo 'Pass options in ARGS: make client ARGS="--model openai/gpt-4o"'
 
-demo: $(SETUP) ## run the server and the client against a mock upstream; no key, no internet
+demo: $(SETUP) ## run server and client against a mock upstream; no key, no internet
 	$(RUN) python -m tools.demo $(ARGS)
 
 server: $(SETUP) ## run the server on port 8321 or LLAMA_STACK_PORT
@@ -43,13 +43,13 @@ lint: $(SETUP) ## check style, format and types
 	$(RUN) ruff format --check
 	$(RUN) mypy
 
-bench: $(SETUP) ## compare the speed with a bare relay and the stock provider
+bench: $(SETUP) ## compare the speed with a bare relay and others (needs wrk)
 	$(RUN) python -m tools.bench $(ARGS)
 
-clients: $(SETUP) ## test third-party clients
+clients: $(SETUP) ## test third-party clients; installs each from its registry
 	$(RUN) python -m tools.clients $(ARGS)
 
-soak: $(SETUP) ## soak test: load, slow readers, disconnects, dead upstreams
+soak: $(SETUP) ## load it for minutes, attack it, and measure memory and leaks
 	$(RUN) python -m tools.soak $(ARGS)
 
 deploy: $(SETUP) ## test deploy/ with nginx, systemd and bubblewrap

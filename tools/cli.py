@@ -1,30 +1,39 @@
-"""What the tools for a person share: an end by signals, and a table."""
+"""Helpers for command-line tools: exit on signals, print aligned tables."""
 
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from functools import partial
 from typing import NoReturn
 
-_ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+# Progress goes to stderr, so that stdout has the result alone.
+log = partial(print, file=sys.stderr, flush=True)
 
 
-def end_on_signals() -> None:
-    """Exit on signals, which takes everything down, and shows no traceback."""
-    for number in _ENDINGS:
-        signal.signal(number, _leave)
+def exit_on_signals() -> None:
+    """Turn signals into SystemExit, so that context managers stop what they started."""
+    for number in _SIGNALS:
+        signal.signal(number, _exit)
 
 
-def _leave(number: int, _frame: object) -> NoReturn:
-    # A second signal does not cut it short. Python would complain about one that came
-    # with the first and is ignored.
-    for ending in _ENDINGS:
-        signal.signal(ending, lambda *_: None)
+def _exit(number: int, _frame: object) -> NoReturn:
+    # A second signal must not interrupt the cleanup. SIG_IGN would be inherited by
+    # child processes, and Python complains about a pending signal that is ignored.
+    for each in _SIGNALS:
+        signal.signal(each, lambda *_: None)
     sys.exit(128 + number)
 
 
-def aligned(rows: Sequence[tuple[str, ...]], numbers: range = range(0)) -> str:
-    """Lines of text with their columns aligned, those of `numbers` to the right."""
+def align(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> str:
+    """Return the rows as lines with aligned columns, those in `right` to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    aligns = [">" if at in numbers else "<" for at in range(len(widths))]
-    form = "  ".join(f"{{:{a}{w}}}" for a, w in zip(aligns, widths, strict=True))
-    return "\n".join(form.format(*cells).rstrip() for cells in rows)
+    lines = []
+    for row in rows:
+        cells = [
+            cell.rjust(width) if at in right else cell.ljust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)

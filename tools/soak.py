@@ -40,7 +40,7 @@ from tests.support.wire import (
     respond,
     stream,
 )
-from tools.cli import aligned, end_on_signals
+from tools.cli import align, exit_on_signals
 from tools.mock.vendors import DIALECTS
 
 MIB = http.MEBIBYTE
@@ -271,7 +271,7 @@ def main() -> int:
     calls = "how many mixed calls (default: %(default)s)"
     parser.add_argument("--calls", type=int, default=10_000, metavar="N", help=calls)
     options = parser.parse_args()
-    end_on_signals()
+    exit_on_signals()
     start, lines = time.monotonic(), list[Line]()
     try:
         with (
@@ -288,7 +288,7 @@ def main() -> int:
                 lines.append(line)
     except (ServerError, OSError) as error:
         sys.exit(f"soak: {error}")
-    print(aligned([("", "measured", "bound", ""), *lines], range(1, 2)))
+    print(align([("", "measured", "bound", ""), *lines], range(1, 2)))
     print(f"\nin {time.monotonic() - start:.0f} s")
     return int(any("FAILED" in line for line in lines))
 

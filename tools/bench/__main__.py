@@ -1,14 +1,14 @@
-"""`python -m tools.bench` (`make bench`): how fast the server is, beside others.
+"""`python -m tools.bench` (`make bench`): compare the server's speed with a bare relay.
 
-The same calls go to each of these, all in front of the same upstream:
+    bare     client ─▶ uvicorn and aiohttp, nothing else ─▶ upstream
+    this     client ─▶ llama stack run run.yaml ─▶ upstream
 
-    direct   caller ─▶ upstream
-    bare     caller ─▶ uvicorn and aiohttp, nothing else ─▶ upstream
-    stock    caller ─▶ run.yaml without `module:` ─▶ upstream
-    before   caller ─▶ run.yaml of another checkout (`--against DIR`) ─▶ upstream
-    this     caller ─▶ run.yaml ─▶ upstream
+and with others: stock passthrough (run.yaml without this project's provider), and with
+`--peers` LiteLLM's proxy and Portkey's gateway.
 
-They take turns in short rounds, and each figure is the median of its rounds.
+In each round the servers take turns at each measurement, so that a slow minute of the
+machine affects all of them; a ratio is the median of the ratios of the rounds. Prints
+tables and draws docs/speed.svg.
 """
 
 import argparse
@@ -16,171 +16,112 @@ import os
 import re
 import resource
 import shutil
-import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from subprocess import STDOUT, CalledProcessError, Popen
+from subprocess import SubprocessError
 
-import uvloop
-
-from tests.support.http import eventually
 from tests.support.run_yaml import PROJECT
-from tests.support.server import clean_environment, free_port, listens
-from tools.bench import load
-from tools.bench.load import Figures, Server
-from tools.cli import aligned, end_on_signals
+from tools.bench import load, plot
+from tools.bench.load import Figures, LoadError, Target
+from tools.bench.results import TWO_WORKERS, Results
+from tools.bench.targets import Targets
+from tools.cli import exit_on_signals, log
 
-PACKAGES = ("llama-stack", "aiohttp", "uvicorn", "uvloop", "httptools")
-PEERS = (sys.executable, "-m", "tools.bench.peers")
-
-# How many seconds a round has calls and streams; stock would hardly see one end.
-ROUNDS, SPANS, STOCK = 5, (2, 2), (3, 8)
-
-# What is asked, the unit, the figure and its form, and what it is compared with.
-ROWS = (
-    (f"{load.CONNECTIONS} connections", "calls/s", "rate", ".0f", "ratio"),
-    ("", "CPU, ms/call", "cpu", ".2f", "bare"),
-    ("1 connection", "p50, ms", "p50", ".2f", "bare"),
-    ("streams of 200 chunks", "streams/s", "streams", ".1f", "ratio"),
-    ("first chunk", "p50, ms", "first", ".2f", "direct"),
-    ("slow stream", "most events a read", "most", ".0f", ""),
-    (f"{load.HELD} slow streams", "complete, in order", "whole", ".0f", ""),
-    ("", "open at once", "open", ".0f", ""),
-    ("", "KiB/stream", "kib", ".0f", "bare"),
-    ("", "CPU, ms/chunk", "chunk", ".3f", "bare"),
-)
-
-say = partial(print, file=sys.stderr, flush=True)
+_PACKAGES = ("llama-stack", "aiohttp", "uvicorn", "uvloop", "httptools")
+ROUNDS, OTHERS_ROUNDS = 7, 3
 
 
-@contextmanager
-def running(name: str, *command: str | Path, **env: str) -> Iterator[Server]:
-    port = free_port()
-    own = clean_environment() | env | {"LLAMA_STACK_PORT": str(port)}
-    # Ctrl-C goes to the bench alone, which then ends its servers.
-    start = partial(Popen[bytes], cwd=PROJECT, env=own, start_new_session=True)
-    with (
-        tempfile.NamedTemporaryFile() as log,
-        start(command, stdout=log, stderr=STDOUT) as process,
-    ):
+def measure(options: argparse.Namespace, directory: Path) -> list[Results]:
+    """Measure beside the bare relay, then beside the others, which are slow."""
+    with ExitStack() as stack:
+        targets = Targets(directory, stack)
+        bare, this = targets.bare(), targets.this()
+        # First of all: the memory at rest is that of a fresh process.
+        once = {target.name: _open_streams(target) for target in (bare, this)}
+        two = [] if options.quick else [targets.this(TWO_WORKERS, workers=2)]
+        results = [_rounds([bare, this, *two], 1 if options.quick else ROUNDS)]
+        results[0].once |= once
+        if others := _others(options, targets):
+            results.append(_rounds([this, *others], OTHERS_ROUNDS))
+    return results
+
+
+def _open_streams(target: Target) -> Figures:
+    log(f"{load.OPEN_STREAMS} open streams: {target.name}")
+    return load.open_streams(target)
+
+
+def _others(options: argparse.Namespace, targets: Targets) -> list[Target]:
+    if options.quick:
+        return []
+    starts = [targets.stock]
+    starts += [targets.litellm, targets.portkey] if options.peers else []
+    starts += [partial(targets.checkout, options.against)] if options.against else []
+    found = []
+    for start in starts:
         try:
-            eventually(
-                lambda: process.poll() is not None or listens(port),
-                "the server listens",
-                60,
-            )
-            assert process.poll() is None, Path(log.name).read_text()
-            yield Server(name, port, process.pid)
-        finally:
-            # Stock may be busy for minutes with logging its own failures.
-            process.kill()
+            found.append(start())
+        except (SubprocessError, OSError, AssertionError) as error:
+            log(f"left out: {error}")
+    return found
 
 
-def stack(
-    name: str, checkout: Path, url: str, directory: Path
-) -> AbstractContextManager[Server]:
-    """Run `llama stack run` of a checkout, of its own .venv where it has one."""
-    run_yaml, llama = checkout / "run.yaml", checkout / ".venv/bin/llama"
-    if name == "stock":
-        text = re.sub("^ +module: .*\n", "", run_yaml.read_text(), flags=re.MULTILINE)
-        run_yaml = directory / "stock.yaml"
-        run_yaml.write_text(text)
-    if checkout == PROJECT or not llama.exists():
-        llama = Path(sys.executable).parent / "llama"
-    env = {f"{each}_UPSTREAM_URL": url for each in ("OPENAI", "GEMINI", "ANTHROPIC")}
-    env |= {"HOME": str(directory), "PYTHONPATH": str(checkout)}
-    return running(name, llama, "stack", "run", run_yaml, **env)
-
-
-def measure(options: argparse.Namespace, directory: Path) -> dict[str, Figures]:
-    """The medians of all servers, which take turns."""
-    with ExitStack() as opened:
-        say("starting the servers")
-        direct = opened.enter_context(running("direct", *PEERS))
-        url = f"http://127.0.0.1:{direct.port}"
-        servers = [direct, opened.enter_context(running("bare", *PEERS, url))]
-        stock = None if options.quick else PROJECT
-        checkouts = {"stock": stock, "before": options.against, "this": PROJECT}
-        servers += [
-            opened.enter_context(stack(name, checkout.resolve(), url, directory))
-            for name, checkout in checkouts.items()
-            if checkout
-        ]
-        # Twice, since the first calls are no measurement: stock makes its tables then.
-        figures = {server.name: load.slow_stream(server) for server in servers * 2}
-        rounds: dict[str, list[Figures]] = {name: [] for name in figures}
-        for number in range(options.rounds):
-            for server in servers:
-                say(f"round {number + 1}: {server.name}")
-                spans = STOCK if server.name == "stock" else SPANS
-                rounds[server.name].append(load.one_round(server, *spans))
-        for server in servers:
-            found = rounds[server.name]
-            medians = {n: statistics.median(f[n] for f in found) for n in found[0]}
-            figures[server.name] |= medians
-            # Stock has no time for 500 at once.
-            if server.name != "stock":
-                say(f"{load.HELD} slow streams: {server.name}")
-                figures[server.name] |= uvloop.run(load.held_streams(server))
-        return figures
-
-
-def table(figures: dict[str, Figures]) -> str:
-    rows = [("", "", *figures, "")]
-    for what, unit, row, form, compared in ROWS:
-        of = {name: found[row] for name, found in figures.items() if row in found}
-        cells = [f"{of[name]:{form}}" if name in of else "-" for name in figures]
-        rows.append((what, unit, *cells, _verdict(of, form, compared)))
-    return aligned(rows, range(2, len(figures) + 2))
-
-
-def _verdict(of: Figures, form: str, compared: str) -> str:
-    this, parts = of["this"], list[str]()
-    if compared == "ratio":
-        parts = [f"{this / of['bare']:.2f} of bare"]
-        parts += [f"{this / of['stock']:.0f} x stock"] if "stock" in of else []
-    elif compared:
-        parts = [f"{this - of[compared]:+{form}} over {compared}"]
-    if compared and of.get("before"):
-        parts.append(f"{this / of['before']:.2f} of before")
-    return ", ".join(parts)
+def _rounds(targets: list[Target], count: int) -> Results:
+    """Measure each target in each round, one measurement at a time."""
+    results = Results()
+    targets = [load.check(target) for target in targets]
+    for number in range(count):
+        log(f"round {number + 1}: {', '.join(target.name for target in targets)}")
+        figures: dict[str, Figures] = {target.name: {} for target in targets}
+        for measurement in load.MEASURES:
+            for target in targets:
+                if target.name != TWO_WORKERS or measurement is load.calls:
+                    figures[target.name] |= measurement(target)
+        for name, found in figures.items():
+            results.rounds.setdefault(name, []).append(found)
+        # So that none is always measured first.
+        targets.reverse()
+    return results
 
 
 def _machine() -> str:
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     cpus = f"{os.cpu_count()} CPUs ({cpu[1] if cpu else 'unknown'})"
-    packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
     return f"{time.strftime('%F')}, {cpus}, Python {sys.version.split()[0]}\n{packages}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser("python -m tools.bench")
-    parser.add_argument("--quick", action="store_true", help="one round, without stock")
-    against = "another checkout of this project to compare with (column `before`)"
+    parser.add_argument("--quick", action="store_true", help="one round, bare and this")
+    peers = "also measure LiteLLM's proxy and Portkey's gateway (installs them)"
+    parser.add_argument("--peers", action="store_true", help=peers)
+    against = "another checkout of this project to compare with"
     parser.add_argument("--against", metavar="DIR", type=Path, help=against)
     options = parser.parse_args()
-    options.rounds = 1 if options.quick else ROUNDS
     if not shutil.which("wrk"):
         sys.exit("make bench needs wrk, a load generator: apt-get install wrk")
-    end_on_signals()
+    exit_on_signals()
+    # A relayed stream takes two descriptors.
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    # A stream that is relayed takes two.
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(8192, hard), hard))
     start, busy = time.monotonic(), os.getloadavg()[0]
     try:
         with tempfile.TemporaryDirectory() as name:
-            figures = measure(options, Path(name))
-    except (AssertionError, OSError, CalledProcessError) as error:
+            results = measure(options, Path(name))
+    except (AssertionError, OSError, LoadError, SubprocessError) as error:
         sys.exit(f"bench: {error}")
-    how = f"rounds: {options.rounds}, in {time.monotonic() - start:.0f} s"
-    print(f"{_machine()}\n{how}, load average before it: {busy:.1f}\n")
-    print(table(figures))
+    print(f"{_machine()}\n{len(results[0].rounds['this'])} rounds,", end=" ")
+    print(f"{time.monotonic() - start:.0f} s in all, load average before: {busy:.1f}")
+    for each in results:
+        print(f"\n{each.tables()}")
+    if not options.quick:
+        (PROJECT / "docs/speed.svg").write_text(plot.draw(results[0]))
 
 
 if __name__ == "__main__":

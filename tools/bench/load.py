@@ -1,27 +1,32 @@
-"""What is asked of a server: by wrk, and by callers that see when each chunk comes."""
+"""The load: wrk for rates and times, our own client for 1,000 streams at once."""
 
 import asyncio
 import json
 import os
 import re
-import statistics
+import resource
 import subprocess
 import time
-from asyncio import StreamReader, StreamWriter, open_connection
+from asyncio import open_connection
+from collections.abc import Callable
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import uvloop
 
-from tests.support.http import CHAT, DEFAULT_HEADERS, request
-from tools.bench.peers import KINDS, request_body
+from tests.support.http import CHAT, HEADERS_WITHOUT_KEY, MODEL, request
+from tools.bench.upstream import KINDS, request_body
+from tools.cli import log
+from tools.servers import Server
 
 CONNECTIONS = 16
-HELD = 500
+OPEN_STREAMS = 1000
+# A server that answers no request in a span is given twice that, up to this.
+_LONGEST_SPAN = 16
+# A slow stream takes 8 s, and far longer on a busy machine.
+_STREAM_SECONDS = 120
 
-# Stock Llama Stack takes the key from this header alone.
-_KEY = b'X-LlamaStack-Provider-Data: {"passthrough_api_key": "bench-key"}'
 _SCRIPT = """\
 wrk.method, wrk.body = "POST", os.getenv("BODY")
 function done(summary, latency, requests)
@@ -34,112 +39,150 @@ end
 _NUMBER = re.compile(rb'"content": ?" (\d+)"')
 
 type Figures = dict[str, float]
-type Stream = tuple[float, float, int]
 
 
-class Server(NamedTuple):
-    """A server that runs: its column in the table, its port, its process."""
-
-    name: str
-    port: int
-    pid: int
-
-    def cpu(self) -> float:
-        """In milliseconds, since it began."""
-        stat = Path(f"/proc/{self.pid}/stat").read_text()
-        # utime and stime, counted from behind the name, which may hold spaces.
-        user, system = stat.rpartition(")")[2].split()[11:13]
-        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK") * 1000
-
-    def kib(self) -> float:
-        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") / 1024
+class LoadError(Exception):
+    """Requests failed; a speed measured from them would mean nothing."""
 
 
-def one_round(server: Server, calls_for: int, streams_for: int) -> Figures:
-    """The figures of one round, by their names in the table, with spans in seconds."""
-    cpu = server.cpu()
-    calls, rate, _ = _wrk(server, "regular", CONNECTIONS, calls_for)
-    cpu = (server.cpu() - cpu) / calls
-    p50 = _wrk(server, "regular", 1, 1)[2] * 1000
-    streams = _wrk(server, "burst", CONNECTIONS, streams_for)[1]
-    firsts = [first for first, *_ in uvloop.run(_streams(server, "first", 0.7))]
-    first = statistics.median(firsts) * 1000
-    return {"rate": rate, "cpu": cpu, "p50": p50, "streams": streams, "first": first}
+class Target(NamedTuple):
+    """A server to measure, the headers it needs, and the seconds of each span."""
+
+    server: Server
+    upstream: Server
+    # Stock Llama Stack reads the key from the second header only.
+    headers: tuple[str, ...] = (
+        "Authorization: Bearer bench-key",
+        'X-LlamaStack-Provider-Data: {"passthrough_api_key": "bench-key"}',
+    )
+    model: str = MODEL
+    spans: tuple[int, int, int] = (2, 1, 2)
+
+    @property
+    def name(self) -> str:
+        return self.server.name
 
 
-def _wrk(
-    server: Server, kind: str, connections: int, seconds: int
-) -> tuple[int, float, float]:
-    """How many calls there were, how many a second, and their median time."""
+class _Sample(NamedTuple):
+    """What wrk measured in one span, in seconds."""
+
+    rate: float
+    p50: float
+    # CPU of the server for a request; cores that the server and the load kept busy.
+    cpu: float
+    cores: float
+    load_cores: float
+
+
+def calls(target: Target) -> Figures:
+    """Measure buffered responses at 16 connections."""
+    sample = _wrk(target, "buffered", CONNECTIONS, target.spans[0])
+    cores = {"cores": sample.cores, "load_cores": sample.load_cores}
+    return {"calls": sample.rate, "call_cpu": sample.cpu * 1e6} | cores
+
+
+def latency(target: Target) -> Figures:
+    """Measure the median time of a buffered response at one connection."""
+    return {"p50": _wrk(target, "buffered", 1, target.spans[1]).p50 * 1000}
+
+
+def streams(target: Target) -> Figures:
+    """Measure streams of 200 chunks, at 16 connections, as fast as they come."""
+    if not target.spans[2]:
+        return {}
+    sample = _wrk(target, "burst", CONNECTIONS, target.spans[2])
+    chunk_cpu = sample.cpu / KINDS["burst"].chunks * 1e6
+    return {"streams": sample.rate, "chunk_cpu": chunk_cpu}
+
+
+MEASURES: tuple[Callable[[Target], Figures], ...] = (calls, latency, streams)
+
+
+def _wrk(target: Target, kind: str, connections: int, seconds: int) -> _Sample:
+    busy = target.server.cpu(), target.upstream.cpu() + _children_cpu()
+    count, failed, took, p50 = _run_wrk(target, kind, connections, seconds)
+    if not count and seconds < _LONGEST_SPAN:
+        return _wrk(target, kind, connections, seconds * 2)
+    if failed or not count:
+        raise LoadError(f"{target.name}: {failed} of {count} requests ({kind}) failed")
+    cpu = target.server.cpu() - busy[0]
+    load = target.upstream.cpu() + _children_cpu() - busy[1]
+    return _Sample(count / took, p50, cpu / count, cpu / took, load / took)
+
+
+def _run_wrk(
+    target: Target, kind: str, connections: int, seconds: int
+) -> tuple[int, int, float, float]:
+    """Return the requests, the failed ones, the seconds, and the median seconds."""
     command = ["wrk", "--threads=1", f"--connections={connections}", "--timeout=30s"]
-    command += [f"--header={line.decode()}" for line in (*DEFAULT_HEADERS, _KEY)]
-    command += [f"--duration={seconds}s", f"http://127.0.0.1:{server.port}{CHAT}"]
-    env = os.environ | {"BODY": request_body(kind).decode()}
-    with NamedTemporaryFile("w") as file:
-        file.write(_SCRIPT)
-        file.flush()
-        command.append(f"--script={file.name}")
-        done = subprocess.run(command, capture_output=True, check=True, env=env)
-    calls, failed, took, p50 = json.loads(done.stdout.splitlines()[-1])
-    # A first call may take long.
-    if not calls and seconds < 30:
-        return _wrk(server, kind, connections, seconds * 2)
-    is_fine = calls and not failed
-    assert is_fine, f"{server.name}: {failed} of {calls} calls ({kind}) failed"
-    return calls, calls / took, p50
+    headers = ("Host: localhost", "Content-Type: application/json", *target.headers)
+    command += [f"--header={line}" for line in headers]
+    command += [f"--duration={seconds}s", f"http://127.0.0.1:{target.server.port}"]
+    command[-1] += CHAT
+    env = os.environ | {"BODY": request_body(kind, target.model).decode()}
+    with TemporaryDirectory() as directory:
+        script = Path(directory, "script.lua")
+        script.write_text(_SCRIPT)
+        command.insert(1, f"--script={script}")
+        run = subprocess.run(command, capture_output=True, check=True, env=env)
+    count, failed, took, p50 = json.loads(run.stdout.splitlines()[-1])
+    return count, failed, took, p50
 
 
-async def _call(reader: StreamReader, writer: StreamWriter, kind: str) -> Stream:
-    """Read a stream; one that is not complete and in order raises.
-
-    Gives the seconds to the first event and to the end, and the most events in a read.
-    """
-    call = request(b"POST", CHAT, _KEY, body=request_body(kind))
-    start, first, most, text = time.perf_counter(), 0.0, 0, b""
-    writer.write(call)
-    async with asyncio.timeout(60):
-        while not text.endswith(b"0\r\n\r\n") and (data := await reader.read(1 << 18)):
-            now, count = time.perf_counter() - start, data.count(b"data: ")
-            first, most = first or (now if count else 0), max(most, count)
-            text += data
-    numbers = [int(number) for number in _NUMBER.findall(text)]
-    is_whole = b" 200 " in text[:20] and numbers == list(range(KINDS[kind][0]))
-    assert is_whole, f"a stream ({kind}) was not complete: {text[:200]!r}"
-    return first, now, most
+def _children_cpu() -> float:
+    """Return the CPU seconds of the wrk processes so far."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
-async def _streams(server: Server, kind: str, seconds: float) -> list[Stream]:
-    """Read one stream after another on one connection, one at least."""
-    reader, writer = await open_connection("127.0.0.1", server.port)
-    end = time.perf_counter() + seconds
-    streams = list[Stream]()
-    while not streams or time.perf_counter() < end:
-        streams.append(await _call(reader, writer, kind))
-    writer.close()
-    return streams
+def check(target: Target) -> Target:
+    """Send the first requests, one at a time; leave streams out if they fail."""
+    # Stock Llama Stack creates its tables then, and several at once would fail.
+    latency(target)
+    try:
+        uvloop.run(_read(target, "burst"))
+    except (LoadError, TimeoutError) as error:
+        log(f"streams are left out: {error}")
+        return target._replace(spans=(*target.spans[:2], 0))
+    return target
 
 
-def slow_stream(server: Server) -> Figures:
-    """The most events that came in one read, of a stream with 50 ms between them."""
-    return {"most": uvloop.run(_streams(server, "slow", 0))[0][2]}
+def open_streams(target: Target) -> Figures:
+    """Measure what 1,000 slow streams cost that are open at once."""
+    return uvloop.run(_open_streams(target))
 
 
-async def held_streams(server: Server) -> Figures:
-    """What 500 callers that read a slow stream at once cost."""
-    peak = before = server.kib()
+async def _open_streams(target: Target) -> Figures:
+    server, kind = target.server, KINDS["slow"]
+    rest = peak = server.memory()
     cpu = server.cpu()
-    pairs = [await open_connection("127.0.0.1", server.port) for _ in range(HELD)]
-    calls = [asyncio.create_task(_call(*pair, "held")) for pair in pairs]
-    while not all(call.done() for call in calls):
-        peak = max(peak, server.kib())
+    reading = [asyncio.create_task(_read(target, "slow")) for _ in range(OPEN_STREAMS)]
+    while not all(task.done() for task in reading):
+        peak = max(peak, server.memory())
         await asyncio.sleep(0.05)
-    cpu = (server.cpu() - cpu) / HELD / KINDS["held"][0]
-    streams = [call.result() for call in calls if not call.exception()]
-    for _, writer in pairs:
-        writer.close()
-    # All began together: open when the first one ended were those begun before.
-    end = min((last for _, last, _ in streams), default=0)
-    together = sum(first < end for first, *_ in streams)
-    kib = (peak - before) / HELD
-    return {"whole": len(streams), "open": together, "kib": kib, "chunk": cpu}
+    cpu = (server.cpu() - cpu) / OPEN_STREAMS / kind.chunks
+    if errors := [error for task in reading if (error := task.exception())]:
+        raise LoadError(f"{target.name}: {len(errors)} streams failed: {errors[0]!r}")
+    begun, ended = zip(*(task.result() for task in reading), strict=True)
+    if max(begun) > min(ended):
+        raise LoadError(f"{target.name}: the streams were not all open at once")
+    figures = {"stream_memory": (peak - rest) / OPEN_STREAMS / 1024}
+    return figures | {"rest": rest / 2**20, "slow_chunk_cpu": cpu * 1e6}
+
+
+async def _read(target: Target, kind: str) -> tuple[float, float]:
+    """Read one stream; return the time of its first bytes and of its end."""
+    reader, writer = await open_connection("127.0.0.1", target.server.port)
+    lines = [line.encode() for line in target.headers]
+    body = request_body(kind, target.model)
+    writer.write(request(b"POST", CHAT, *lines, body=body, headers=HEADERS_WITHOUT_KEY))
+    text, begun = b"", 0.0
+    async with asyncio.timeout(_STREAM_SECONDS):
+        while not text.endswith(b"0\r\n\r\n") and (data := await reader.read(65536)):
+            begun = begun or time.monotonic()
+            text += data
+    writer.close()
+    numbers = [int(number) for number in _NUMBER.findall(text)]
+    if b" 200 " not in text[:20] or numbers != list(range(KINDS[kind].chunks)):
+        raise LoadError(f"{target.name}: an incomplete stream: {text[:200]!r}")
+    return begun, time.monotonic()

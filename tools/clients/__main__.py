@@ -20,7 +20,7 @@ from tests.support.run_yaml import Variation
 from tests.support.server import Servers, clean_environment
 from tests.support.upstream import Upstream, in_background
 from tests.support.wire import JSON, Request, respond
-from tools.cli import end_on_signals
+from tools.cli import exit_on_signals
 from tools.clients.drivers import Call, Env, FailedError, run
 from tools.clients.listing import CHATS, CLIENTS, TALKS, Client
 from tools.clients.sdks import PROMPT
@@ -207,7 +207,7 @@ def main() -> int:
     names = sys.argv[1:] or list(known)
     if not known.keys() >= {*names}:
         sys.exit(f"python -m tools.clients [CLIENT ...], of: {', '.join(known)}")
-    end_on_signals()
+    exit_on_signals()
     with (
         tempfile.TemporaryDirectory() as temporary,
         in_background(**DIALECTS) as upstream,
