@@ -1,4 +1,4 @@
-"""What `make deploy` checks: each file of deploy/ does its job in the real tool."""
+"""`make deploy`: each file in deploy/ works in the real tool."""
 
 import json
 import os
@@ -26,10 +26,10 @@ from tests.support.wire import DONE, FIRST_EVENT, Gate, stream
 pytestmark = pytest.mark.server({}, env={"FORWARDED_ALLOW_IPS": "127.0.0.1"})
 
 DEPLOY = PROJECT / "deploy"
-# For pip and uv, which may need what conftest.py takes out of the environment.
+# For pip and uv, which may need variables that conftest.py removes.
 MACHINE = dict(os.environ)
-# Prints the modules of the server that would be compiled at every start.
-UNCOMPILED = """
+# Prints the modules without bytecode, which would be compiled at every start.
+PRINT_UNCOMPILED = """
 import llama_stack.core.server.server, lls_openai.provider, os, sys
 for module in list(sys.modules.values()):
     if (path := getattr(module, "__cached__", None)) and not os.path.exists(path):
@@ -43,7 +43,7 @@ def tool(name: str, package: str) -> str:
 
 
 def edited(name: str, changes: dict[str, str]) -> str:
-    """The text of a file in deploy/ with `changes`, each of which must apply."""
+    """Return a file of deploy/ with `changes`, each of which must apply."""
     text = (DEPLOY / name).read_text()
     for old, new in changes.items():
         assert old in text
@@ -52,12 +52,12 @@ def edited(name: str, changes: dict[str, str]) -> str:
 
 
 class Stage:
-    """One FROM of the Containerfile: a folder, and what its lines have set."""
+    """One stage of the Containerfile: its directory and its settings."""
 
     def __init__(self, root: Path) -> None:
-        """Lay this Python out like the image of Python: without tests and bytecode."""
+        """Copy this Python, without tests and bytecode, as in Python's image."""
         self.root, self.lines = root, {"WORKDIR": "/"}
-        # What that sets, and where a libpython of this Python's would be.
+        # As in Python's image, and where this Python may have its libpython.
         self.env = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
         self.env |= {"LD_LIBRARY_PATH": "/usr/local/lib"}
         assert sys.base_prefix != "/usr", "cannot be copied: uv python install 3.12"
@@ -68,7 +68,7 @@ class Stage:
         self.run("python -B -m ensurepip --default-pip")
 
     def inside(self, *options: str, bind: str = "--ro-bind") -> list[str]:
-        """The command that runs another with this folder in its place."""
+        """Return the bubblewrap command that runs a program in this stage."""
         command = [tool("bwrap", "bubblewrap"), "--dev", "/dev", "--proc", "/proc"]
         for path in ("/usr", "/bin", "/lib", "/lib64", "/etc"):
             command += ["--ro-bind-try", path, path]
@@ -78,14 +78,14 @@ class Stage:
         return [*command, *options]
 
     def run(self, line: str) -> None:
-        """Carry out a RUN, with this machine's settings of pip and uv."""
+        """Execute a RUN line, with this machine's settings of pip and uv."""
         command = self.inside("--tmpfs", "/run", "sh", "-c", line, bind="--bind")
         env = {**MACHINE, **self.env, "HOME": "/run", "TMPDIR": "/run"}
         subprocess.run(command, env=env, check=True, timeout=300)
 
 
 def build(folder: Path) -> Stage:
-    """Follow the Containerfile line by line; return its last stage."""
+    """Execute the Containerfile line by line; return its last stage."""
     stages: list[Stage] = []
     for line in (DEPLOY / "Containerfile").read_text().splitlines():
         word, _, rest = line.partition(" ")
@@ -106,11 +106,11 @@ def build(folder: Path) -> Stage:
     return stage
 
 
-def test_the_image_serves_read_only_without_home_to_any_user(tmp_path: Path) -> None:
-    """It adds at most 200 MB, has its bytecode, and stops when asked."""
+def test_image_serves_read_only_without_home_as_any_user(tmp_path: Path) -> None:
+    """It adds at most 200 MB, has bytecode, and stops at SIGTERM."""
     stage = build(tmp_path)
-    ours = [*stage.root.glob("app/**/*"), *stage.root.glob("usr/local/**/*.pyc")]
-    assert sum(path.lstat().st_size for path in ours) < 200e6
+    added = [*stage.root.glob("app/**/*"), *stage.root.glob("usr/local/**/*.pyc")]
+    assert sum(path.lstat().st_size for path in added) < 200e6
     user, group = stage.lines["USER"].split(":")
     ids = ("--unshare-user", "--uid", user, "--gid", group)
     image = stage.inside(*ids, "--remount-ro", "/")
@@ -118,11 +118,14 @@ def test_the_image_serves_read_only_without_home_to_any_user(tmp_path: Path) -> 
     start = json.loads(stage.lines["ENTRYPOINT"])
     check = [*image, *json.loads(stage.lines["HEALTHCHECK"].partition("CMD ")[2])]
     healthy = partial(subprocess.run, check, env=env, capture_output=True)
-    assert subprocess.check_output([*image, start[0], "-c", UNCOMPILED], env=env) == b""
+    assert (
+        subprocess.check_output([*image, start[0], "-c", PRINT_UNCOMPILED], env=env)
+        == b""
+    )
     with subprocess.Popen([*image, *start], env=env) as process:
         try:
             eventually(lambda: healthy().returncode == 0, "the image is healthy", 60)
-            # bubblewrap waits for the server, which is its child.
+            # The server is the child of bubblewrap.
             children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
             os.kill(int(children.read_text()), signal.SIGTERM)
             assert process.wait(30) == 0
@@ -131,8 +134,9 @@ def test_the_image_serves_read_only_without_home_to_any_user(tmp_path: Path) -> 
             process.kill()
 
 
-def test_systemd_takes_the_unit_and_calls_it_safe(tmp_path: Path) -> None:
-    """An exposure below 1.5 of 10."""
+def test_systemd_accepts_the_unit_with_an_exposure_below_1_5_of_10(
+    tmp_path: Path,
+) -> None:
     unit = tmp_path / "lls-openai.service"
     python = {"/opt/lls-openai/.venv/bin/python": sys.executable}
     unit.write_text(edited(unit.name, python | {"/opt/lls-openai": str(PROJECT)}))
@@ -142,8 +146,7 @@ def test_systemd_takes_the_unit_and_calls_it_safe(tmp_path: Path) -> None:
         assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_kubernetes_takes_every_object() -> None:
-    """The schemas of the newest release know each field of them."""
+def test_kubernetes_objects_match_the_newest_schemas() -> None:
     for item in yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text()):
         validate(item, latest_version(), strict=True)
 
@@ -152,7 +155,7 @@ def test_kubernetes_takes_every_object() -> None:
 def nginx(
     request: pytest.FixtureRequest, tmp_path: Path, server: Server, network: Network
 ) -> Iterator[httpx.Client]:
-    """Run nginx with deploy/nginx.conf in front of the server; yield a client of it."""
+    """Run nginx with deploy/nginx.conf before the server; yield a client of nginx."""
     port, conf = free_port(), tmp_path / "nginx.conf"
     changes = {
         "/etc/nginx/llm.example.com.pem": network.env["CERT_FILE"],
@@ -164,7 +167,7 @@ def nginx(
     site = edited("nginx.conf", changes | getattr(request, "param", {}))
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     paths = "".join(f"{kind}_temp_path {tmp_path}/{kind};" for kind in kinds)
-    # As the user of this test, who may write to its folder.
+    # As the user of this test, who may write to the directory.
     start = f"user {pwd.getpwuid(os.getuid()).pw_name}; pid {tmp_path}/pid; events {{}}"
     conf.write_text(f"{start} http {{ access_log off; {paths} {site} }}")
     command = [tool("nginx", "nginx"), "-g", "daemon off;", "-c", str(conf)]
@@ -172,7 +175,7 @@ def nginx(
     with subprocess.Popen([*command, "-e", "stderr"]) as process:
         try:
             eventually((tmp_path / "pid").exists, "nginx writes its pid")
-            # From an address that is not nginx's own.
+            # From another address than nginx's.
             via = httpx.HTTPTransport(network.client_context, local_address="127.0.0.2")
             with httpx.Client(base_url=url, transport=via, timeout=30) as client:
                 yield client
@@ -180,31 +183,47 @@ def nginx(
             process.terminate()
 
 
-def test_nginx_streams_limits_no_body_and_tells_who_calls(
-    nginx: httpx.Client, server: Server, upstream: Upstream
-) -> None:
-    """A body over the limit gets the server's own 413, in JSON.
-
-    With FORWARDED_ALLOW_IPS the log has the client's address, not what it claims.
-    """
+def test_nginx_streams_responses(nginx: httpx.Client, upstream: Upstream) -> None:
     gate, body = Gate(), chat(stream=True)
     upstream.openai.script(*stream(FIRST_EVENT, gate, DONE))
+
     with nginx.stream("POST", CHAT, json=body, headers=bearer()) as response:
-        pieces = response.iter_raw()
-        assert next(pieces) == FIRST_EVENT
+        chunks = response.iter_raw()
+        assert next(chunks) == FIRST_EVENT
         gate.open()
-        assert b"".join(pieces) == DONE
-    bodies = [chat(user="x" * size) for size in (20_000_000, 70_000_000)]
-    fine, refused = (nginx.post(CHAT, json=each, headers=bearer()) for each in bodies)
-    assert (fine.status_code, refused.status_code) == (200, 413)
-    assert "error" in refused.json()
+        assert b"".join(chunks) == DONE
+
+
+@pytest.mark.parametrize(
+    ("size", "status"),
+    [
+        pytest.param(20_000_000, 200, id="20-mb"),
+        pytest.param(70_000_000, 413, id="over-max-request-bytes"),
+    ],
+)
+def test_nginx_leaves_the_body_limit_to_the_server(
+    size: int, status: int, nginx: httpx.Client
+) -> None:
+    body = chat(user="x" * size)
+
+    response = nginx.post(CHAT, json=body, headers=bearer())
+
+    assert response.status_code == status, response.text[:500]
+    assert status == 200 or response.json()["error"]["code"] == "request_too_large"
+
+
+def test_log_has_the_address_of_nginx_client_and_not_the_claimed_one(
+    nginx: httpx.Client, server: Server
+) -> None:
     nginx.get("/v1/models", headers={"X-Forwarded-For": "192.0.2.1"})
+
     (line,) = server.wait_access_log(path="/v1/models")
     assert line["client"].partition(":")[0] == "127.0.0.2"
 
 
 @pytest.mark.parametrize("nginx", [{"127.0.0.1:8321": "127.0.0.1:1"}], indirect=True)
-def test_nginx_answers_in_json_for_a_server_that_is_down(nginx: httpx.Client) -> None:
+def test_nginx_returns_json_if_the_server_is_down(nginx: httpx.Client) -> None:
     response = nginx.get("/v1/models")
+
     assert (response.status_code, response.headers["retry-after"]) == (503, "2")
     assert response.json()["error"]["code"] == "server_unreachable"
