@@ -176,10 +176,11 @@ def test_uv_sync_installs_the_commands(clone: docs.Clone) -> None:
     cache = subprocess.check_output([clone.bin / "uv", "cache", "dir"], text=True)
     env = {"UV_PROJECT_ENVIRONMENT": "synced", "UV_CACHE_DIR": cache.strip()}
 
-    status, output = clone.run(f"{sync}synced/bin/llama stack run --help", **env)
+    status, output = clone.run(sync, **env)
 
     assert status == 0, output
-    assert "usage: llama stack run" in output
+    assert (clone.path / "synced/bin/llama").exists()
+    assert (clone.path / "synced/bin/lls-openai").exists()
 
 
 def test_readme_python_snippet_prints_a_response(
