@@ -34,12 +34,14 @@ WORKERS = "Several workers"
 # tests/test_make_server.py runs these.
 OPEN = {"Host and port", "TLS", "Another model", "Another vendor"}
 GUARDED = {
+    "An upstream without a version in its path",
     AUTHENTICATION,
     "CORS",
     "Custom CA",
     "Limits",
     "Logs",
     "Metrics",
+    "Model names",
     "Outbound proxy",
     "Rate limits",
     "Restrict models",
