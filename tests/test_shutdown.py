@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from signal import SIGHUP, SIGINT, SIGKILL, SIGTERM, Signals
+from signal import SIGHUP, SIGINT, SIGKILL, SIGTERM
 
 import pytest
 
@@ -95,28 +95,18 @@ def check_exit(server: Server, status: int) -> None:
         assert unwanted not in server.log
 
 
-@pytest.mark.parametrize(
-    "signals",
-    [
-        pytest.param([SIGTERM], marks=own_server("SIGTERM"), id="SIGTERM"),
-        # As make and uv pass them on: all of them are one shutdown request.
-        pytest.param(
-            [SIGINT, SIGINT, SIGHUP, SIGTERM, SIGTERM],
-            marks=own_server("repeated signals"),
-            id="repeated-signals",
-        ),
-    ],
-)
-def test_signals_close_port_and_idle_connections_and_running_stream_ends(
-    server: Server, upstream: Upstream, signals: list[Signals]
+@own_server("repeated signals")
+def test_repeated_signals_are_one_graceful_shutdown(
+    server: Server, upstream: Upstream
 ) -> None:
+    """Make and uv pass on signals that the whole process group has received."""
     with (
         RawConnection(server.port) as idle,
         running_stream(server, upstream) as (connection, gate),
     ):
         idle.send(HEALTH_REQUEST)
         assert idle.read_response().status == 200
-        for number in signals:
+        for number in (SIGINT, SIGINT, SIGHUP, SIGTERM, SIGTERM):
             os.killpg(server.pid, number)
         assert idle.is_closed_within()
         wait_until_port_is_closed(server)
