@@ -2,9 +2,12 @@
 
 import re
 import time
-from collections.abc import MutableMapping
+import uuid
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from lls_openai.errors import RelayError
 
 # Inside a JSON string the quotes would be escaped, so only a field matches.
 _OUTPUT_TOKENS = re.compile(rb'"(?:completion|output)_tokens"\s*:\s*(\d{1,12})')
@@ -42,6 +45,24 @@ class RequestContext:
     request_id: str = ""
     # Bytes of the request body that count against `max_bytes_in_flight`.
     held: int = 0
+    is_disconnected: bool = False
+    _on_disconnect: Callable[[], object] | None = None
+
+    def fail(self, error: RelayError) -> None:
+        """Note the server's own error."""
+        self.status, self.code, self.reason = error.status, error.code, error.reason
+
+    def on_disconnect(self, callback: Callable[[], object]) -> None:
+        """Call `callback` when the client disconnects, or now if it already has."""
+        self._on_disconnect = callback
+        if self.is_disconnected:
+            callback()
+
+    def disconnect(self) -> None:
+        """Note that the client has disconnected."""
+        self.is_disconnected = True
+        if self._on_disconnect:
+            self._on_disconnect()
 
     def observe(self, data: bytes) -> None:
         """Record the time of the first complete event or body, and the token usage."""
@@ -65,3 +86,8 @@ def context_of(scope: MutableMapping[str, Any]) -> RequestContext:
         SCOPE_KEY, RequestContext()
     )
     return context
+
+
+def new_request_id() -> bytes:
+    """Return an id for a response that has none of the vendor's."""
+    return b"req_%b" % uuid.uuid4().hex.encode()

@@ -1,38 +1,157 @@
 """The relay: an ASGI middleware in Llama Stack's own chain.
 
-It stands in the place of `llama_stack.core.server.server.ProviderDataMiddleware`:
-behind authentication, route policy, quota, CORS and request metrics, before FastAPI.
-It answers the routes of its table for models of this project's providers, and hands
-every other request on untouched. Every error becomes an answer here.
+It runs behind authentication, route policy, quota and CORS, and before FastAPI. It
+serves the relayed routes for models of this project's providers, and passes every other
+request on. Every error of the server becomes a response here.
 """
 
 import asyncio
 from functools import partial
+from typing import NamedTuple
 
-from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lls_openai.context import context_of
-from lls_openai.errors import RelayError
-from lls_openai.relay.body import InFlight, RequestBody, read_body
-from lls_openai.relay.connection import UpstreamError
-from lls_openai.relay.credentials import Credentials, read_credentials
-from lls_openai.relay.model_list import openai_form
-from lls_openai.relay.model_lookup import Routing
-from lls_openai.relay.response import relay_answer, relay_error
-from lls_openai.relay.routes import OPERATIONS, ROUTES, is_anthropic, refuse_others
+from lls_openai.context import RequestContext, context_of
+from lls_openai.errors import ClientDisconnected, RelayError
+from lls_openai.relay.body import BytesInFlight, RequestBody, let_others_run, read_body
+from lls_openai.relay.connection import UpstreamError, UpstreamResponse
+from lls_openai.relay.credentials import Credentials, missing_api_key, read_credentials
+from lls_openai.relay.model_list import ModelResponse
+from lls_openai.relay.model_lookup import ModelLookup
+from lls_openai.relay.response import relay_error, send_response
+from lls_openai.relay.routes import Route, Routes, uses_anthropic_form
 from lls_openai.relay.upstream import Upstream
-from lls_openai.settings import ProviderConfig
 from lls_openai.stack import Stack
 
 
-class Relay:
-    """Answers the relayed routes; the rest it hands on to the next application."""
+class _Request(NamedTuple):
+    """A request as ASGI passes it, and the application that serves other requests."""
 
-    settings: list[ProviderConfig]
-    _routing: Routing
-    _in_flight: InFlight
-    _body_limit: int
+    scope: Scope
+    receive: Receive
+    send: Send
+    next_app: ASGIApp
+    context: RequestContext
+
+
+class Relay:
+    """Serves the relayed routes.
+
+    Args:
+        stack: the running stack, initialised.
+    """
+
+    def __init__(self, stack: Stack) -> None:
+        self.routes = Routes(stack.run_config)
+        self._models = ModelLookup(stack)
+        providers = self._models.providers.values()
+        upstreams = [each for each in map(upstream_of, providers) if each]
+        self.settings = [each.config for each in upstreams]
+        # True where no provider could serve a request without the client's key.
+        self._needs_key = len(upstreams) == len(providers) and all(
+            each.needs_client_key for each in upstreams
+        )
+        self._body_limit = max(each.max_request_bytes for each in self.settings)
+        limit = max(each.max_bytes_in_flight for each in self.settings)
+        self.bytes_in_flight = BytesInFlight(limit)
+
+    async def __call__(
+        self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp
+    ) -> None:
+        """Serve one HTTP request, or pass it on to `next_app`."""
+        request = _Request(scope, receive, send, next_app, context_of(scope))
+        try:
+            await self._dispatch(request)
+        except RelayError as error:
+            await send_error(error, scope, send)
+        except ClientDisconnected:
+            # Nobody reads a response; the access log has status 499.
+            return
+
+    async def _dispatch(self, request: _Request) -> None:
+        scope, receive, send, next_app, _ = request
+        is_key = not self._models.has_authentication
+        credentials = read_credentials(scope["headers"], bearer_is_key=is_key)
+        route = self.routes.check(scope, scope["app"].routes)
+        if route:
+            await self._relay(request, route, credentials)
+        elif scope["path"].startswith("/v1/models"):
+            await self._complete_model_names(scope)
+            await next_app(scope, receive, ModelResponse(send).send)
+        else:
+            await next_app(scope, receive, send)
+
+    async def _relay(
+        self, request: _Request, route: Route, credentials: Credentials
+    ) -> None:
+        if self._needs_key and not credentials.key:
+            raise missing_api_key()
+        try:
+            response = await self._call_upstream(request, route, credentials)
+        finally:
+            self.bytes_in_flight.release(request.context)
+        if response is None:
+            return
+        # A stream may last for minutes, and nobody reads these again.
+        request.scope["headers"] = []
+        try:
+            await send_response(response, request.send, request.context, route)
+        finally:
+            response.close()
+
+    async def _call_upstream(
+        self, request: _Request, route: Route, credentials: Credentials
+    ) -> UpstreamResponse | None:
+        """Return the upstream's response; None if another provider has served it."""
+        scope, receive, send, next_app, context = request
+        acquire = partial(self.bytes_in_flight.acquire, context)
+        text = await read_body(receive, scope["headers"], self._body_limit, acquire)
+        body = RequestBody(text)
+        model = await self._models.resolve(body.model, route.model_type, scope)
+        upstream = upstream_of(model.provider)
+        if upstream is None:
+            await next_app(scope, _replay(text, receive), send)
+            return None
+        upstream.check(model.name, len(text), credentials)
+        await let_others_run(text)
+        text = body.with_model(model.name)
+        head = upstream.request_head(scope, credentials, route, len(text))
+        context.model, context.provider = model.listed_name, model.provider_id
+        context.stream, context.operation = body.stream, route.operation
+        # Only one copy of the body is kept while the upstream reads it.
+        del body
+        _cancel_on_disconnect(context)
+        try:
+            return await upstream.pool.send(head, text)
+        except UpstreamError as error:
+            raise relay_error(error, "upstream_unreachable") from None
+
+    async def _complete_model_names(self, scope: Scope) -> None:
+        """Make `GET /v1/models/{id}` take the names that calls take."""
+        name = scope["path"].removeprefix("/v1/models/")
+        if name != scope["path"]:
+            name = await self._models.full_name(name, scope)
+            scope["path"] = f"/v1/models/{name}"
+
+
+def attach_relay(stack: Stack) -> Relay:
+    """Create the relay of a running stack, where `relay_of` finds it."""
+    relay = stack.relay = Relay(stack)
+    return relay
+
+
+def relay_of(scope: Scope) -> Relay:
+    """Return the relay of the stack that serves a request."""
+    relay: Relay = scope["app"].stack.relay
+    return relay
+
+
+class RelayMiddleware:
+    """Puts the relay into Llama Stack's chain of middlewares.
+
+    Args:
+        app: the next application.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -40,112 +159,38 @@ class Relay:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
         if scope["type"] == "http":
-            await self._answer(scope, receive, send)
+            await relay_of(scope)(scope, receive, send, self._app)
         else:
             await self._app(scope, receive, send)
 
-    @classmethod
-    def begin(cls, stack: Stack) -> None:
-        """Take down what all requests share, before the first."""
-        cls._routing = Routing(stack)
-        upstreams = map(upstream_of, cls._routing.providers.values())
-        cls.settings = [each.config for each in upstreams if each]
-        cls._body_limit = max(each.max_request_bytes for each in cls.settings)
-        bound = max(each.max_bytes_in_flight for each in cls.settings)
-        cls._in_flight = InFlight(bound)
 
-    @classmethod
-    def bytes_in_flight(cls) -> int:
-        """Return the bytes of request bodies that are in memory."""
-        return cls._in_flight.held
-
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        record = context_of(scope)
-        path = scope["path"]
-        try:
-            bearer = not self._routing.has_authentication
-            credentials = read_credentials(scope["headers"], bearer_is_key=bearer)
-            refuse_others(scope, scope["app"].routes)
-            if path in ROUTES:
-                try:
-                    await self._relay(scope, receive, send, credentials)
-                finally:
-                    self._in_flight.give_back(record)
-            else:
-                send = openai_form(send) if path.startswith("/v1/models") else send
-                await self._app(scope, receive, send)
-        except RelayError as error:
-            await answer_error(error, scope, receive, send)
-
-    async def _relay(
-        self, scope: Scope, receive: Receive, send: Send, credentials: Credentials
-    ) -> None:
-        record, in_flight = context_of(scope), self._in_flight
-        take = partial(in_flight.take, record)
-        text = await read_body(receive, scope["headers"], self._body_limit, take)
-        body, route = RequestBody(text), ROUTES[scope["path"]]
-        provider, model, listed = await self._routing.find(body.model, scope)
-        upstream = upstream_of(provider)
-        if upstream is None:
-            await self._app(scope, _again(text, receive), send)
-            return
-        upstream.check(model, len(text), credentials)
-        body_bytes = body.for_model(model)
-        head = upstream.request_head(scope, credentials, route, len(body_bytes))
-        record.model, record.provider = listed, provider.__provider_id__
-        record.stream = body.stream
-        path = scope["path"]
-        record.operation = OPERATIONS.get(path) or path.rpartition("/")[2]
-        call = upstream.pool.send(head, body_bytes)
-        # A stream may last for minutes: what was read to begin it is let go of.
-        del text, body, credentials, head, body_bytes
-        _end_with_caller(scope)
-        try:
-            response = await call
-        except UpstreamError as error:
-            raise relay_error(error) from None
-        in_flight.give_back(record)
-        try:
-            await relay_answer(response, send, record, anthropic=route.anthropic)
-        finally:
-            # Unless the answer is whole, this ends the connection.
-            response.close()
-
-
-async def answer_error(
-    error: RelayError, scope: Scope, receive: Receive, send: Send
-) -> None:
-    """Answer with an error of the server's own, in the form of the route."""
-    record = context_of(scope)
-    record.code = error.code
-    if error.code.startswith("upstream_"):
-        record.reason = error.message
-    # They hold the body, and what is left of that may be discarded for long.
-    error.__traceback__ = error.__context__ = None
-    body = error.body(anthropic=is_anthropic(scope["path"]))
-    response = Response(body, error.status, media_type="application/json")
-    response.raw_headers += error.headers
-    await response(scope, receive, send)
-
-
-def _end_with_caller(scope: Scope) -> None:
-    """Cancel the running task when its caller disconnects, of which ASGI tells late."""
-    task = asyncio.current_task()
-    if (caller := scope.get("lls_openai.caller")) and task:
-        caller.on_disconnect(task.cancel)
+async def send_error(error: RelayError, scope: Scope, send: Send) -> None:
+    """Send one of the server's own errors, in the form that the client expects."""
+    context_of(scope).fail(error)
+    body = error.body(anthropic=uses_anthropic_form(scope))
+    headers = error.response_headers(body)
+    start = {"type": "http.response.start", "status": error.status, "headers": headers}
+    await send(start)
+    await send({"type": "http.response.body", "body": body})
 
 
 def upstream_of(provider: object) -> Upstream | None:
-    """Give the pinned upstream of one of this project's providers; None for others."""
+    """Return the upstream of one of this project's providers; None for others."""
     upstream = getattr(provider, "upstream", None)
     return upstream if isinstance(upstream, Upstream) else None
 
 
-def _again(body: bytes, receive: Receive) -> Receive:
-    """Make a receive that gives a body once more, then what the first one gives."""
+def _cancel_on_disconnect(context: RequestContext) -> None:
+    """End the call when the client disconnects, which ASGI reports only to readers."""
+    if task := asyncio.current_task():
+        context.on_disconnect(task.cancel)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Return a receive that returns the body, then what `receive` returns."""
     messages: list[Message] = [{"type": "http.request", "body": body}]
 
-    async def receive_again() -> Message:
+    async def receive_replayed() -> Message:
         return messages.pop() if messages else await receive()
 
-    return receive_again
+    return receive_replayed

@@ -1,69 +1,74 @@
-"""A request's body: read within limits, the model's name taken out and put in."""
+"""The request body: read within limits, `model` read and replaced."""
 
 import asyncio
 import codecs
 import re
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 from starlette.types import Receive
 
 from lls_openai.context import RequestContext
-from lls_openai.errors import RelayError, too_large
+from lls_openai.errors import ClientDisconnected, RelayError, request_too_large
 from lls_openai.relay.credentials import RequestHeaders
 
-# A body of millions of top-level fields would cost more memory than its own size.
-# No request a vendor accepts has this many colons.
-MANY_COLONS = 500_000
+# Limits that bound the time of one step; no vendor accepts a body that is over them.
+MAX_COLONS = 500_000
+MAX_COMMAS = 2_000_000
+MAX_FIELDS = 1_000
 
-# UTF-8 is checked in pieces of this many bytes: Python's text of a body with one emoji
-# in it takes four times the body's size.
-PIECE = 64 * 1024
+# A body with fewer colons has too few fields to be slow.
+_FEW_COLONS = 50_000
+# Other clients are served between the steps of a larger body, in bytes.
+_LARGE_BODY_BYTES = 1024 * 1024
+_TOKENS_PER_STEP = 5_000
 
 _JSON = re.compile(rb"\s*application/([\w.-]+\+)?json\s*(;|$)", re.IGNORECASE)
+_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{}\[\]:]', re.DOTALL)
 
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_decode_text = msgspec.json.Decoder(str).decode
+_decode_string = msgspec.json.Decoder(str).decode
 _encode = msgspec.json.Encoder().encode
 
 
-class InFlight:
-    """Bounds the bytes of request bodies that are in memory together.
+class BytesInFlight:
+    """Bounds the bytes of request bodies that are in memory at a time.
 
     Args:
-        limit: how many there may be, in bytes.
+        limit: their maximum.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self.held = 0
 
-    def take(self, record: RequestContext, size: int) -> None:
-        """Count bytes that were read of a request's body.
+    def acquire(self, context: RequestContext, size: int) -> None:
+        """Count bytes of a request.
 
         Raises:
-            RelayError: with them there would be too many.
+            RelayError: there are too many.
         """
         if self.held + size > self._limit:
-            message = "Too many requests with large bodies: try again"
+            message = "Server is at its limit for buffered request bodies; retry later"
             raise RelayError("server_busy", message)
         self.held += size
-        record.held += size
+        context.held += size
 
-    def give_back(self, record: RequestContext) -> None:
-        """Count what a request has taken no more."""
-        self.held -= record.held
-        record.held = 0
+    def release(self, context: RequestContext) -> None:
+        """Stop counting the bytes of a request."""
+        self.held -= context.held
+        context.held = 0
 
 
 class RequestBody:
-    """A JSON object of which only `model` and `stream` have been read.
+    """A JSON object, of which only `model` and `stream` have been decoded.
 
-    Every other value stays the bytes that the caller sent (`msgspec.Raw`), so that
-    numbers, escapes, nulls and unknown fields arrive as they are.
+    Every other value stays the bytes that the client sent (`msgspec.Raw`), so that
+    numbers, escapes, nulls and unknown fields arrive unchanged.
 
     Args:
-        text: the body as received.
+        text: the body as it was received, in UTF-8.
 
     Raises:
         RelayError: it is not a JSON object with a string `model`.
@@ -72,84 +77,140 @@ class RequestBody:
     __slots__ = ("_fields", "model", "stream")
 
     def __init__(self, text: bytes) -> None:
-        # RFC 8259, section 8.1: a parser may ignore a byte order mark.
-        text = text.removeprefix(codecs.BOM_UTF8)
         try:
-            _check_utf8(text)
             self._fields = _decode_fields(text)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            message = "The body is not a JSON object in UTF-8"
-            raise RelayError("invalid_request_body", message) from None
-        self.model = _model(self._fields.get("model"))
+        except RecursionError:
+            raise _invalid("it is nested too deeply") from None
+        except msgspec.DecodeError as error:
+            raise _invalid(str(error)) from None
+        self.model = _read_model(self._fields.get("model"))
         self.stream = bytes(self._fields.get("stream", b"")) == b"true"
 
-    def for_model(self, model: str) -> bytes:
-        """Write the body again, for the upstream's own name of the model."""
+    def with_model(self, model: str) -> bytes:
+        """Return the body with the upstream's name of the model."""
         return _encode(self._fields | {"model": model})
 
 
 async def read_body(
-    receive: Receive, headers: RequestHeaders, limit: int, take: Callable[[int], None]
+    receive: Receive,
+    headers: RequestHeaders,
+    limit: int,
+    acquire: Callable[[int], None],
 ) -> bytes:
-    """Read a request's whole body.
+    """Read the whole body of a request.
 
     Args:
         receive: ASGI's.
         headers: the request's.
-        limit: the largest body, in bytes; what is over it is never held.
-        take: counts the bytes that are held.
+        limit: the largest body, in bytes.
+        acquire: counts the bytes that are held.
 
     Raises:
-        RelayError: it is compressed, not JSON by its type, over the limit, or too much.
-        asyncio.CancelledError: the caller disconnected.
+        RelayError: it is compressed, not JSON, or larger than a limit.
+        ClientDisconnected: the client disconnected before the end of the body.
     """
-    if _announced(dict(headers)) > limit:
-        raise too_large(limit)
+    if _check_content_headers(dict(headers)) > limit:
+        raise request_too_large(limit)
+    check = _TextChecker()
     chunks: list[bytes] = []
     size, more = 0, True
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise asyncio.CancelledError
+            raise ClientDisconnected
         chunk, more = message.get("body", b""), message.get("more_body", False)
         size += len(chunk)
         if size > limit:
-            raise too_large(limit)
-        take(len(chunk))
+            raise request_too_large(limit)
+        acquire(len(chunk))
+        check.feed(chunk, is_last=not more)
         chunks.append(chunk)
-    return b"".join(chunks)
+    text = b"".join(chunks) if len(chunks) > 1 else chunks[0]
+    await let_others_run(text)
+    if check.colons > _FEW_COLONS:
+        await _check_field_count(text)
+    # RFC 8259, section 8.1: a parser may ignore a byte order mark.
+    return text.removeprefix(codecs.BOM_UTF8)
 
 
-def _announced(headers: dict[bytes, bytes]) -> int:
-    """Check the headers that describe the body, and give its announced length."""
+async def let_others_run(text: bytes) -> None:
+    """Serve other clients before the next step with a large body."""
+    if len(text) > _LARGE_BODY_BYTES:
+        await asyncio.sleep(0)
+
+
+def _check_content_headers(headers: dict[bytes, bytes]) -> int:
+    """Check the headers that describe the body, and return its announced length."""
     if headers.get(b"content-encoding", b"identity").lower() != b"identity":
-        message = "The body is compressed: send it as it is, without Content-Encoding"
+        message = "Compressed request bodies are not supported; omit Content-Encoding"
         raise RelayError("unsupported_content_encoding", message)
-    # Any page may have a browser send another type here, unasked (CORS).
-    if not _JSON.match(headers.get(b"content-type", b"")):
-        message = (
-            "The body is not JSON by its type: send Content-Type: application/json"
-        )
+    # A browser sends other types to a foreign site without asking it first (CORS).
+    content_type = headers.get(b"content-type", b"")
+    if content_type != b"application/json" and not _JSON.match(content_type):
+        message = "Unsupported Content-Type: use application/json"
         raise RelayError("unsupported_media_type", message)
-    # Of more digits than 4,300 Python's `int` raises.
+    # `int` raises for more than 4,300 digits.
     return int(headers.get(b"content-length", b"0")[-18:])
 
 
-def _check_utf8(text: bytes) -> None:
-    """Check what msgspec skips without a look, and that there is not too much of it."""
-    if not text.isascii():
-        pieces = (text[at : at + PIECE] for at in range(0, len(text), PIECE))
-        for _ in codecs.iterdecode(pieces, "utf-8"):
-            pass
-    if text.count(b":") > MANY_COLONS:
-        raise RelayError(
-            "invalid_request_body", f"The body has more than {MANY_COLONS:,} colons"
-        )
+class _TextChecker:
+    """Checks a body as it arrives: it is UTF-8, and has not too many elements.
+
+    msgspec skips `Raw` values without looking at their encoding.
+    """
+
+    def __init__(self) -> None:
+        self.colons = self._commas = 0
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self._is_inside_character = False
+
+    def feed(self, chunk: bytes, *, is_last: bool) -> None:
+        """Check the next chunk; raise RelayError if the body is invalid."""
+        if self._is_inside_character or not chunk.isascii():
+            try:
+                self._decoder.decode(chunk, final=is_last)
+            except UnicodeDecodeError:
+                raise _invalid("it is not valid UTF-8") from None
+            self._is_inside_character = bool(self._decoder.getstate()[0])
+        self.colons += chunk.count(b":")
+        self._commas += chunk.count(b",")
+        if self.colons > MAX_COLONS or self._commas > MAX_COMMAS:
+            raise _too_many_fields()
 
 
-def _model(value: msgspec.Raw | None) -> str:
+async def _check_field_count(text: bytes) -> None:
+    """Count the fields of the body itself, and serve other clients meanwhile.
+
+    Decoding a million fields in one step would stop every other client.
+    """
+    depth = fields = 0
+    for number, token in enumerate(_TOKEN.finditer(text)):
+        match text[token.start() : token.start() + 1]:
+            case b"{" | b"[":
+                depth += 1
+            case b"}" | b"]":
+                depth -= 1
+            case b":" if depth == 1:
+                fields += 1
+        if fields > MAX_FIELDS:
+            raise _too_many_fields()
+        if number % _TOKENS_PER_STEP == 0:
+            await asyncio.sleep(0)
+
+
+def _too_many_fields() -> RelayError:
+    return RelayError("invalid_request_body", "Request body has too many fields")
+
+
+def _invalid(reason: str) -> RelayError:
+    """Build the error; msgspec's reasons name positions and types, never content."""
+    message = f"Request body is not a JSON object: {reason}"
+    return RelayError("invalid_request_body", message)
+
+
+def _read_model(value: Any) -> str:  # noqa: ANN401 (msgspec.Raw, which is untyped bytes)
     try:
-        return _decode_text(value or b"")
+        return _decode_string(value or b"")
     except msgspec.DecodeError:
-        message = "The body names no model: give `model` as a string"
+        message = "`model` is required and must be a string"
         raise RelayError("invalid_request_body", message, "model") from None

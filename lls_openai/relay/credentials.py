@@ -1,8 +1,7 @@
-"""Whose key: what a caller sends along to be let in by the upstream.
+"""The client's API key and provider data.
 
-The provider-data header is Llama Stack's (`llama_stack.core.request_headers`), under
-its name and under the one it has in OGX; `x-api-key` is what Anthropic's clients send,
-a bearer token what OpenAI's do.
+A key comes in Llama Stack's provider-data header (`llama_stack.core.request_headers`),
+which OGX has renamed, in Anthropic's `x-api-key`, or as OpenAI's bearer token.
 """
 
 from collections.abc import Iterable
@@ -15,11 +14,14 @@ from lls_openai.errors import RelayError
 
 PROVIDER_DATA_HEADERS = (b"x-llamastack-provider-data", b"x-ogx-provider-data")
 
-_READ = frozenset({*PROVIDER_DATA_HEADERS, b"x-api-key", b"authorization"})
+_CREDENTIAL_HEADERS = frozenset(
+    {*PROVIDER_DATA_HEADERS, b"x-api-key", b"authorization"}
+)
 
 HOW_TO_SEND = (
     'X-LlamaStack-Provider-Data: {"passthrough_api_key": "<your key>"} or x-api-key: '
-    "<your key> or, unless the server has tokens, Authorization: Bearer <your key>"
+    "<your key> or, if the server does not require its own token, "
+    "Authorization: Bearer <your key>"
 )
 
 # ASGI's header pairs, names in lower case.
@@ -28,10 +30,10 @@ type RequestHeaders = Iterable[tuple[bytes, bytes]]
 
 @dataclass(slots=True)
 class Credentials:
-    """A caller's key and provider data; its repr shows neither.
+    """A client's key and provider data; the repr shows neither.
 
     Args:
-        key: the caller's key, or None when it sent none.
+        key: the client's key, or None without one.
         is_bearer: whether the key came as a bearer token.
         provider_data: the object of the provider-data header, empty without one.
     """
@@ -42,53 +44,52 @@ class Credentials:
 
 
 def read_credentials(headers: RequestHeaders, *, bearer_is_key: bool) -> Credentials:
-    """Read a caller's credentials from the headers of its request.
+    """Read a client's credentials from the headers of its request.
 
     Args:
         headers: the request's.
-        bearer_is_key: whether a bearer token is the caller's key, not the server's own.
+        bearer_is_key: whether a bearer token is the client's key, rather than a token
+            for this server.
 
     Raises:
-        RelayError: provider data or key are not of the right form.
+        RelayError: the provider data or the key is invalid.
     """
-    sent = _read_once(headers)
+    found = _find_credential_headers(headers)
     data: dict[str, Any] = {}
     for name in PROVIDER_DATA_HEADERS:
-        if not data and (value := sent.get(name)):
-            data = _decode(value)
-    for each in ("passthrough_api_key", "passthrough_url"):
-        if not isinstance(data.get(each, ""), str | None):
-            message = f"{each} in the provider data is not a string"
-            raise RelayError("invalid_provider_data", message, each)
-    own = sent.get(b"x-api-key", b"").decode("latin-1")
-    key = data.get("passthrough_api_key") or own
+        if not data and (value := found.get(name)):
+            data = _decode_provider_data(value)
+    for field_name in ("passthrough_api_key", "passthrough_url"):
+        if not isinstance(data.get(field_name, ""), str | None):
+            message = f"{field_name} in the provider data must be a string"
+            raise RelayError("invalid_provider_data", message, field_name)
+    header_key = found.get(b"x-api-key", b"").decode("latin-1")
+    key = data.get("passthrough_api_key") or header_key
     is_bearer = not key and bearer_is_key
     if is_bearer:
-        key = _bearer_token(sent.get(b"authorization", b""))
-    return Credentials(_sendable(key), is_bearer, data)
+        key = _bearer_token(found.get(b"authorization", b""))
+    return Credentials(_validate_key(key), is_bearer, data)
 
 
 def missing_api_key() -> RelayError:
-    """Make the error that shows a caller how to send its key."""
-    return RelayError(
-        "missing_api_key", f"No API key. Send yours with each request: {HOW_TO_SEND}"
-    )
+    """Build the error that shows a client how to send its key."""
+    message = f"Missing API key. Send it as {HOW_TO_SEND}"
+    return RelayError("missing_api_key", message)
 
 
-def _read_once(headers: RequestHeaders) -> dict[bytes, bytes]:
-    """Pick the headers read here; reject duplicates as ambiguous."""
-    sent: dict[bytes, bytes] = {}
+def _find_credential_headers(headers: RequestHeaders) -> dict[bytes, bytes]:
+    """Return the headers with credentials; duplicates are ambiguous."""
+    found: dict[bytes, bytes] = {}
     for name, value in headers:
-        if name in _READ:
-            if name in sent:
-                raise RelayError(
-                    "invalid_provider_data", f"More than one {name.decode()}: send one"
-                )
-            sent[name] = value
-    return sent
+        if name in _CREDENTIAL_HEADERS:
+            if name in found:
+                message = f"Duplicate {name.decode()} header"
+                raise RelayError("invalid_provider_data", message)
+            found[name] = value
+    return found
 
 
-def _decode(value: bytes) -> dict[str, Any]:
+def _decode_provider_data(value: bytes) -> dict[str, Any]:
     try:
         data = msgspec.json.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -100,14 +101,14 @@ def _decode(value: bytes) -> dict[str, Any]:
 
 
 def _bearer_token(value: bytes) -> str:
-    """Take the token of `Bearer <token>` (RFC 6750, section 2.1); no other scheme."""
+    """Return the token of `Bearer <token>` (RFC 6750, section 2.1), or ""."""
     scheme, _, token = value.partition(b" ")
     return token.decode("latin-1") if scheme.lower() == b"bearer" else ""
 
 
-def _sendable(key: str) -> str | None:
-    """Accept a key that can stand in a header, so that it cannot end one."""
+def _validate_key(key: str) -> str | None:
+    """Reject a key that could end a header or begin another one."""
     if not (key.isascii() and key.isprintable()):
-        message = "The key is not a printable ASCII string"
+        message = "API key must be printable ASCII"
         raise RelayError("invalid_provider_data", message, "passthrough_api_key")
     return key.strip() or None

@@ -1,6 +1,7 @@
-"""The list of models, in OpenAI's form with Llama Stack's fields beside."""
+"""The model routes in OpenAI's form, with Llama Stack's fields and a display name."""
 
 import time
+from typing import Any
 
 import msgspec
 from starlette.types import Message, Send
@@ -8,36 +9,57 @@ from starlette.types import Message, Send
 from lls_openai.errors import error_body
 
 
-def openai_form(send: Send) -> Send:
-    """Make a send that completes Llama Stack's answers about models.
+class ModelResponse:
+    """Completes Llama Stack's responses about models.
 
     https://platform.openai.com/docs/api-reference/models: clients read these fields.
+
+    Args:
+        send: sends the completed response.
     """
-    start: Message = {}
 
-    async def send_complete(message: Message) -> None:
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._start: Message = {}
+        self._body = b""
+
+    async def send(self, message: Message) -> None:
+        """Hold the response until it is complete, then send it."""
         if message["type"] == "http.response.start":
-            start.update(message)
+            self._start = message
             return
-        # FastAPI sends JSON at once.
-        whole = _complete(start["status"], message["body"])
-        kept = (p for p in start["headers"] if p[0] != b"content-length")
-        start["headers"] = [*kept, (b"content-length", b"%d" % len(whole))]
-        await send(start)
-        await send({"type": "http.response.body", "body": whole})
-
-    return send_complete
+        self._body += message.get("body", b"")
+        if message.get("more_body"):
+            return
+        body = _complete(self._start["status"], self._body)
+        headers = [p for p in self._start["headers"] if p[0] != b"content-length"]
+        headers.append((b"content-length", b"%d" % len(body)))
+        await self._send({**self._start, "headers": headers})
+        await self._send({"type": "http.response.body", "body": body})
 
 
 def _complete(status: int, body: bytes) -> bytes:
-    match msgspec.json.decode(body):
-        case {"data": list()} as models:
-            return msgspec.json.encode({"object": "list", **models})
-        case {"identifier": name} as model:
-            # What Llama Stack gives it in the list.
-            own = {"id": name, "object": "model", "owned_by": "llama_stack"}
-            return msgspec.json.encode({**own, "created": int(time.time()), **model})
+    try:
+        response = msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        return body
+    match response:
+        case {"data": list(models)}:
+            models = [_with_display_name(model) for model in models]
+            return msgspec.json.encode({"object": "list", **response, "data": models})
+        case {"identifier": name}:
+            fields = {"id": name, "object": "model", "owned_by": "llama_stack"}
+            fields |= {"created": int(time.time()), **response}
+            return msgspec.json.encode(_with_display_name(fields))
         case {"error": {"message": str(message)}} if status == 404:  # noqa: PLR2004 (RFC 9110)
             kind = "invalid_request_error"
             return error_body(message, kind, "model", "model_not_found")
     return body
+
+
+def _with_display_name(model: dict[str, Any]) -> dict[str, Any]:
+    """Copy the name that run.yaml has in the model's metadata."""
+    for metadata in (model.get("custom_metadata"), model.get("metadata")):
+        if isinstance(metadata, dict) and "display_name" in metadata:
+            return {**model, "display_name": metadata["display_name"]}
+    return model

@@ -1,16 +1,15 @@
-"""Which provider serves a model: Llama Stack's router is asked, and decides.
+"""Finds the provider of a model, by Llama Stack's own router.
 
-This is the project's one reach into the router. No public way exists: the router's
-public methods make the call themselves. `tests/test_internals.py` fails when what is
-used here is not there.
+The router has no public method for it: its public methods make the call themselves.
 """
 
 from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from typing import NamedTuple
 
 from starlette.types import Scope
 
 from lls_openai.errors import RelayError
-from lls_openai.relay.routes import ROUTES
 from lls_openai.stack import (
     Api,
     Inference,
@@ -23,86 +22,122 @@ from lls_openai.stack import (
     request_headers,
 )
 
-# A longer name is no model's; it is not looked up, nor repeated.
-LONGEST_NAME = 256
+# A longer name is neither looked up nor repeated in a message.
+MAX_NAME_LENGTH = 256
 
-# Stands for all models that are not listed, in log and metrics.
+# The name of every unlisted model in log and metrics.
 OTHER = "other"
 
-type Found = tuple[Inference, str, str]
+
+class ResolvedModel(NamedTuple):
+    """A model, and the provider that serves it.
+
+    Args:
+        provider: the provider's adapter.
+        provider_id: the provider's name in run.yaml.
+        name: the upstream's name of the model.
+        listed_name: the name in `GET /v1/models`, or `OTHER`.
+    """
+
+    provider: Inference
+    provider_id: str
+    name: str
+    listed_name: str
 
 
-class Routing:
-    """What the relay asks of the running stack, which has been initialised."""
+class ModelLookup:
+    """Resolves the names of models.
+
+    Args:
+        stack: the running stack, initialised.
+    """
 
     def __init__(self, stack: Stack) -> None:
         auth = stack.run_config.server.auth
         self.has_authentication: bool = bool(auth and auth.provider_config)
-        self._same_for_all = not (auth and (auth.provider_config or auth.access_policy))
-        self._known: dict[tuple[str, str], Found] = {}
+        self._is_cacheable = not (auth and (auth.provider_config or auth.access_policy))
+        self._cache: dict[tuple[str, ModelType], ResolvedModel] = {}
         router: Untyped = stack.impls[Api.inference]
-        self._provider_of = router._get_model_provider  # noqa: SLF001 (see above)
+        self._resolve_provider = router._get_model_provider  # noqa: SLF001 (docs/design.md)
         self._table: Untyped = router.routing_table
         self.providers: dict[str, Inference] = self._table.impls_by_provider_id
+        self._patterns = {
+            name: getattr(getattr(provider, "config", None), "model_patterns", [])
+            for name, provider in self.providers.items()
+        }
 
-    async def find(self, name: str, scope: Scope) -> Found:
-        """Find the provider of a model.
+    async def resolve(
+        self, name: str, model_type: ModelType, scope: Scope
+    ) -> ResolvedModel:
+        """Find a model by the name that the client sent.
 
-        Access control is the router's: what a user may not read is not found.
-
-        Args:
-            name: the model as the caller names it.
-            scope: the request's, with its path and its user.
-
-        Returns:
-            The provider, its name for the model, and the listed name or `other`.
+        Access control is the router's: a user finds only models that it may read.
 
         Raises:
-            RelayError: no provider has it, several do, or its type is not the route's.
+            RelayError: no provider has it, several have, or its type is another.
         """
-        path = scope["path"]
-        if known := self._known.get((name, path)):
-            return known
+        if found := self._cache.get((name, model_type)):
+            return found
         user = request_headers.user_from_scope(scope)
         with request_headers.request_provider_data_context({}, user):
-            found = await self._ask(name, ROUTES[path].model_type)
-        # Asking takes 40 us. The answer is kept where it does not depend on who asks,
-        # and for listed models only, since callers make up any number of others.
-        if self._same_for_all and found[2] != OTHER:
-            self._known[name, path] = found
+            found = await self._resolve(name, model_type)
+        # A look-up takes 40 us. Only listed models are cached, since clients can send
+        # any number of other names.
+        if self._is_cacheable and found.listed_name != OTHER:
+            self._cache[name, model_type] = found
         return found
 
-    async def _ask(self, name: str, kind: ModelType) -> Found:
+    async def full_name(self, name: str, scope: Scope) -> str:
+        """Return the listed name for a bare one, or the name itself."""
+        user = request_headers.user_from_scope(scope)
+        with request_headers.request_provider_data_context({}, user):
+            models = await self._table.get_all_with_type("model")
+        return self._complete_name(name, models)
+
+    async def _resolve(self, name: str, model_type: ModelType) -> ResolvedModel:
         models: list[Model] = await self._table.get_all_with_type("model")
         listed = {model.identifier for model in models}
-        full = name if name in listed else _full_name(name, models)
-        # Skip the router's warning for unknown providers.
-        if full.partition("/")[0] not in self.providers or len(full) > LONGEST_NAME:
-            raise _not_found(name, listed)
+        full_name = self._complete_name(name, models)
+        # The router would log a warning for an unknown provider.
+        is_known = full_name.partition("/")[0] in self.providers
+        if not is_known or len(full_name) > MAX_NAME_LENGTH:
+            raise _unknown_model(name, listed)
         try:
-            provider, model = await self._provider_of(full, kind)
+            provider, model = await self._resolve_provider(full_name, model_type)
         except api.ModelNotFoundError:
-            raise _not_found(name, listed) from None
+            raise _unknown_model(name, listed) from None
         except errors.ModelTypeError:
-            message = f"This model is not of the type {kind.value}"
+            message = (
+                "This model does not support this endpoint "
+                f"(expected type: {model_type.value})"
+            )
             raise RelayError("invalid_request_body", message, "model") from None
-        return provider, model, full if full in listed else OTHER
+        provider_id = full_name.partition("/")[0]
+        listed_name = full_name if full_name in listed else OTHER
+        return ResolvedModel(provider, provider_id, model, listed_name)
+
+    def _complete_name(self, name: str, models: Iterable[Model]) -> str:
+        """Add the provider to a bare name: that of a listed model, else by pattern."""
+        if len(name) > MAX_NAME_LENGTH or any(m.identifier == name for m in models):
+            return name
+        found = [m.identifier for m in models if m.provider_resource_id == name]
+        if not found and name.partition("/")[0] not in self.providers:
+            found = [
+                f"{provider}/{name}"
+                for provider, patterns in self._patterns.items()
+                if any(fnmatchcase(name, pattern) for pattern in patterns)
+            ]
+        if len(found) > 1:
+            message = f"Ambiguous model name; use one of: {', '.join(sorted(found))}"
+            raise RelayError("model_not_found", message, "model")
+        return found[0] if found else name
 
 
-def _full_name(name: str, models: Iterable[Model]) -> str:
-    """Complete a bare name that is the vendor's own of exactly one listed model."""
-    fitting = sorted(m.identifier for m in models if m.provider_resource_id == name)
-    if len(fitting) > 1:
-        message = f"Several models here have that name: {', '.join(fitting)}"
-        raise RelayError("model_not_found", message, "model")
-    return fitting[0] if fitting else name
-
-
-def _not_found(name: str, listed: Iterable[str]) -> RelayError:
-    named = f"'{name}'" if len(name) <= LONGEST_NAME else "That name"
+def _unknown_model(name: str, listed: Iterable[str]) -> RelayError:
+    shown = f"'{name}'" if len(name) <= MAX_NAME_LENGTH else "name"
     message = (
-        f"{named} is no model of a provider here. "
-        f"Registered: {', '.join(sorted(listed)) or 'none'}. "
-        "Another is called as <provider>/<the vendor's name for it>"
+        f"Unknown model {shown}. "
+        f"Registered models: {', '.join(sorted(listed)) or 'none'}. "
+        "Call any other model as <provider>/<vendor model name>"
     )
     return RelayError("model_not_found", message, "model")

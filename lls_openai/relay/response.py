@@ -1,215 +1,225 @@
-"""An upstream's answer on its way back to the caller.
+"""The upstream's response on its way back to the client.
 
-Status, body and the headers named here pass as they are. JSON and errors are held until
-they are whole, so that an answer that breaks off becomes an error and not half an
-answer; a stream passes event by event; anything else passes as it arrives.
+Status, body and the headers listed here pass unchanged. JSON and errors are buffered
+until they are complete, so that a response that breaks off becomes an error. A stream
+passes event by event, and anything else as it arrives.
 """
 
-import asyncio
 import re
+from http import HTTPStatus
 
-from starlette.types import Message, Send
+from starlette.types import Send
 
 from lls_openai.context import RequestContext
-from lls_openai.errors import AnswerHeaders, RelayError
+from lls_openai.errors import RelayError, ResponseHeaders
 from lls_openai.relay.connection import UpstreamError, UpstreamResponse, UpstreamTimeout
-from lls_openai.relay.gemini import mend_error
+from lls_openai.relay.events import EventSplitter, Passthrough, begins_like_events
+from lls_openai.relay.gemini import convert_error
+from lls_openai.relay.routes import Route
 
-# An answer larger than this many bytes is relayed in pieces, as it arrives.
-WHOLE_ANSWER_BYTES = 1024 * 1024
-
-# An incomplete event is held back up to this many bytes, then relayed in pieces.
-HELD_BYTES = 64 * 1024
+# A larger response is relayed as it arrives.
+MAX_BUFFERED_BYTES = 192 * 1024
 
 _PASSED = frozenset(
-    b"cache-control cf-ray content-encoding content-type request-id retry-after "
-    b"retry-after-ms server-timing traceresponse www-authenticate x-accel-buffering "
-    b"x-gemini-service-tier x-request-id x-should-retry".split()
+    {
+        b"cache-control",
+        b"cf-ray",
+        b"content-encoding",
+        b"content-type",
+        b"deprecation",
+        b"request-id",
+        b"retry-after",
+        b"retry-after-ms",
+        b"server-timing",
+        b"sunset",
+        b"traceresponse",
+        b"www-authenticate",
+        b"x-accel-buffering",
+        b"x-gemini-service-tier",
+        b"x-request-id",
+        b"x-should-retry",
+    }
 )
-_PASSED_PREFIXES = (b"x-ratelimit-", b"openai-", b"anthropic-")
+_PASSED_PREFIXES = (b"x-ratelimit-", b"ratelimit", b"openai-", b"anthropic-")
 
-# A stream is for now and for this caller: no cache may keep it, and nginx buffers it
-# unless told otherwise.
+# No cache may keep a stream, and nginx buffers it unless it is told not to.
 _STREAM_HEADERS = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 
+# RFC 9110, section 15: a final status is in one of these classes.
+_FINAL = range(200, 600)
 _ERRORS = range(400, 600)
-# Section 5.5: no header value has one, and uvicorn would raise.
+_REDIRECTS = frozenset({300, 301, 302, 303, 305, 307, 308})
+_WITHOUT_BODY = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
+_WHITE_SPACE = b" \t\r\n"
+# RFC 9110, section 5.5: these end a header, or are invalid in it.
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-# RFC 9110, sections 15.3.5 and 15.4.5: these have no body, and so no length.
-_WITHOUT_BODY = (204, 304)
-
-# The WHATWG HTML standard, section 9.2.6: an event ends with a blank line, a line with
-# LF, CR LF or CR.
-_BLANK_LINES = (b"\n\n", b"\n\r\n", b"\r\r")
-# So much of a blank line may be there when a read ends inside it.
-_CUT_OFF = max(map(len, _BLANK_LINES)) - 1
 
 
-class BrokenOff(asyncio.CancelledError):
-    """The answer broke off where only its connection can say so: `front` ends that."""
-
-
-async def relay_answer(
-    response: UpstreamResponse, send: Send, record: RequestContext, *, anthropic: bool
-) -> None:
-    """Relay an answer whose head has arrived.
+def relay_error(error: UpstreamError, code: str) -> RelayError:
+    """Build the error of the contract for a failed connection to the upstream.
 
     Args:
-        response: the upstream's answer, its body neither read nor decompressed.
-        send: ASGI's send, with nothing sent yet.
-        record: the call's; it is told of a whole answer that is no error.
-        anthropic: whether an error event has Anthropic's form.
+        error: the failure; its text contains nothing of the request.
+        code: the contract's code for every failure but a timeout.
+    """
+    if isinstance(error, UpstreamTimeout):
+        code = "upstream_timeout"
+    return RelayError(code, str(error), reason=str(error))
+
+
+async def send_response(
+    response: UpstreamResponse, send: Send, context: RequestContext, route: Route
+) -> None:
+    """Send an upstream's response to the client.
+
+    Args:
+        response: its headers have arrived; its body has not been read.
+        send: ASGI's, with nothing sent yet.
+        context: the request's; it learns the first chunk, the usage and the success.
+        route: the request's; it decides the form of an error event.
 
     Raises:
-        RelayError: the upstream broke off and nothing was sent to the caller.
-        BrokenOff: it broke off after a part of its answer went to the caller.
+        RelayError: the upstream's response is invalid, and nothing has been sent.
+        ResponseTruncated: the upstream broke off after a part has been sent.
     """
-    headers = _passed(response)
-    there = dict(headers)
-    kind = there.get(b"content-type", b"").partition(b";")[0].strip().lower()
-    # Google sends errors as event streams that hold a bare JSON array.
-    if response.status in _ERRORS or not kind or kind.endswith(b"json"):
-        await _relay_whole(response, headers, send, record)
-    elif kind == b"text/event-stream":
-        record.stream = True
-        headers += [pair for pair in _STREAM_HEADERS if pair[0] not in there]
-        cut = (
-            _Pieces() if b"content-encoding" in there else _Events(anthropic=anthropic)
-        )
-        await send(_start(response.status, headers))
-        await _relay(response, send, record, cut)
+    status = response.status
+    _check_status(status)
+    sender = _ResponseSender(response, send, context, route)
+    content_type = sender.headers.get(b"content-type", b"")
+    media_type = content_type.partition(b";")[0].strip().lower()
+    is_json = not media_type or media_type.endswith(b"json")
+    # Google sends errors as event streams that contain a bare JSON array.
+    if status in _ERRORS:
+        await sender.send_buffered()
+    elif media_type == b"text/event-stream":
+        await sender.send_events()
+    elif is_json or context.stream:
+        await sender.send_by_content(is_json=is_json)
     else:
-        await send(_start(response.status, headers + _length(response)))
-        await _relay(response, send, record, _Pieces())
-    record.success = response.status not in _ERRORS and not record.code
+        await sender.send_as_it_arrives()
+    context.success = status not in _ERRORS and not context.code
 
 
-def relay_error(error: UpstreamError, code: str = "upstream_unreachable") -> RelayError:
-    """Return the contract's error for a call that failed."""
-    timed_out = isinstance(error, UpstreamTimeout)
-    return RelayError("upstream_timeout" if timed_out else code, str(error))
+def _check_status(status: int) -> None:
+    if status not in _FINAL:
+        reason = "The upstream's response is not HTTP"
+    elif status in _REDIRECTS:
+        reason = (
+            f"The upstream redirected the request (status {status}); check base_url"
+        )
+    else:
+        return
+    raise RelayError("upstream_unreachable", reason, reason=reason)
 
 
-def _passed(response: UpstreamResponse) -> AnswerHeaders:
+def _passed_headers(headers: ResponseHeaders) -> ResponseHeaders:
     passed = [
-        (name, value)
-        for name, value in response.headers
-        if name in _PASSED or name.startswith(_PASSED_PREFIXES)
+        pair
+        for pair in headers
+        if pair[0] in _PASSED or pair[0].startswith(_PASSED_PREFIXES)
     ]
+    # One look at all values is five times faster than one at each.
     values = b" ".join([value for _, value in passed])
-    # A look at all of them costs a fifth of one at each.
     if values.decode("latin-1").isprintable():
         return passed
     return [pair for pair in passed if not _CONTROL.search(pair[1])]
 
 
-def _length(response: UpstreamResponse) -> AnswerHeaders:
-    """Announce the length of what passes in pieces, where the upstream has."""
-    return [pair for pair in response.headers if pair[0] == b"content-length"]
+class _ResponseSender:
+    """One response, with the ways to send it."""
 
+    def __init__(
+        self,
+        response: UpstreamResponse,
+        send: Send,
+        context: RequestContext,
+        route: Route,
+    ) -> None:
+        self._response = response
+        self._send = send
+        self._context = context
+        self._format = route.format
+        self._headers = _passed_headers(response.headers)
+        self.headers = dict(self._headers)
 
-async def _relay_whole(
-    response: UpstreamResponse,
-    headers: AnswerHeaders,
-    send: Send,
-    record: RequestContext,
-) -> None:
-    """Relay an answer after all of it is there; one too large to hold, in pieces."""
-    body = await _read_whole(response)
-    if len(body) > WHOLE_ANSWER_BYTES:
-        await send(_start(response.status, headers + _length(response)))
-        await send(_body(body))
-        await _relay(response, send, record, _Pieces())
-        return
-    record.observe(body)
-    if response.status in _ERRORS:
-        headers, body = mend_error(headers, body)
-    if response.status not in _WITHOUT_BODY:
-        headers = [*headers, (b"content-length", b"%d" % len(body))]
-    await send(_start(response.status, headers))
-    await send(_body(body, more=False))
+    async def send_by_content(self, *, is_json: bool) -> None:
+        """Decide by the first bytes; some upstreams send streams under another type."""
+        first = await self._read()
+        if self._context.stream and begins_like_events(first):
+            await self.send_events(first)
+        # White space before JSON keeps the connection alive while a model thinks.
+        elif is_json and (first.strip(_WHITE_SPACE) or not first):
+            await self.send_buffered(first)
+        else:
+            await self.send_as_it_arrives(first)
 
-
-async def _read_whole(response: UpstreamResponse) -> bytes:
-    """Read a body, or so much of it that it is clear it is too large to hold."""
-    chunks, size = [], 0
-    try:
-        while chunk := await response.read():
+    async def send_buffered(self, body: bytes = b"") -> None:
+        """Send a response after all of it has arrived, unless it is large."""
+        chunks, size = [body], len(body)
+        while chunk := await self._read():
             chunks.append(chunk)
             size += len(chunk)
-            if size > WHOLE_ANSWER_BYTES:
-                break
-    except UpstreamError as error:
-        raise relay_error(error) from None
-    return b"".join(chunks)
+            if size > MAX_BUFFERED_BYTES:
+                await self.send_as_it_arrives(b"".join(chunks))
+                return
+        body, headers = b"".join(chunks), self._headers
+        self._context.observe(body)
+        if self._response.status in _ERRORS:
+            headers, body = convert_error(headers, body)
+        if self._response.status not in _WITHOUT_BODY:
+            headers = [*headers, (b"content-length", b"%d" % len(body))]
+        await self._send_start(headers)
+        await self._send_body(body, more=False)
 
+    async def send_events(self, chunk: bytes = b"") -> None:
+        """Send a stream, event by event."""
+        self._context.stream = True
+        extra = [pair for pair in _STREAM_HEADERS if pair[0] not in self.headers]
+        await self._send_start(self._headers + extra)
+        is_readable = b"content-encoding" not in self.headers
+        splitter = EventSplitter(self._format) if is_readable else Passthrough()
+        await self._send_stream(splitter, chunk)
 
-class _Pieces:
-    """Passes bytes on as they arrive, without a look at what they are."""
+    async def send_as_it_arrives(self, chunk: bytes = b"") -> None:
+        """Send a response that is neither JSON nor a stream of events."""
+        upstream_headers = dict(self._response.headers)
+        length = upstream_headers.get(b"content-length")
+        is_chunked = b"transfer-encoding" in upstream_headers
+        extra = [(b"content-length", length)] if length and not is_chunked else []
+        await self._send_start(self._headers + extra)
+        await self._send_stream(Passthrough(), chunk)
 
-    held = b""
+    async def _send_stream(self, splitter: Passthrough, chunk: bytes) -> None:
+        context, read = self._context, self._response.read
+        try:
+            # The first body message, which may be empty, makes the headers leave.
+            ready = splitter.feed(chunk)
+            await self._send_body(ready)
+            while chunk := await read():
+                if ready := splitter.feed(chunk):
+                    context.observe(ready)
+                    await self._send_body(ready)
+                    # The client may disconnect before the upstream's end of body.
+                    context.success = splitter.is_finished
+            rest = splitter.tail
+        except UpstreamError as error:
+            failure = relay_error(error, "upstream_disconnected")
+            context.code, context.reason = failure.code, failure.reason
+            rest = splitter.finish(failure)
+        await self._send_body(rest, more=False)
 
-    def feed(self, chunk: bytes) -> bytes:
-        return chunk
+    async def _read(self) -> bytes:
+        try:
+            return await self._response.read()
+        except UpstreamError as error:
+            raise relay_error(error, "upstream_unreachable") from None
 
-    def ending(self, _error: RelayError) -> bytes:
-        """Say how a caller learns that the answer broke off: by its connection."""
-        raise BrokenOff
+    async def _send_start(self, headers: ResponseHeaders) -> None:
+        status = self._response.status
+        start = {"type": "http.response.start", "status": status, "headers": headers}
+        await self._send(start)
 
-
-class _Events(_Pieces):
-    """Cuts a stream of bytes where events end, changing none of them.
-
-    An event is passed on when it is whole, the first moment a caller could use it: no
-    half of one stays with a caller, and an error event can follow.
-    """
-
-    def __init__(self, *, anthropic: bool) -> None:
-        self._anthropic = anthropic
-        self._inside = False
-
-    def feed(self, chunk: bytes) -> bytes:
-        """Take bytes as they arrived and give those that may be passed on."""
-        if not self.held and chunk.endswith(_BLANK_LINES):
-            return chunk
-        data = self.held + chunk
-        found = ((data.rfind(line), len(line)) for line in _BLANK_LINES)
-        end = max(at + length if at >= 0 else 0 for at, length in found)
-        if end:
-            self._inside = False
-        elif len(data) > HELD_BYTES:
-            self._inside, end = True, len(data) - _CUT_OFF
-        self.held = data[end:]
-        return data[:end]
-
-    def ending(self, error: RelayError) -> bytes:
-        """Give the error as an event, unless half of another one has been passed on."""
-        if self._inside:
-            raise BrokenOff
-        return error.event(anthropic=self._anthropic)
-
-
-async def _relay(
-    response: UpstreamResponse, send: Send, record: RequestContext, cut: _Pieces
-) -> None:
-    """Relay an answer as it arrives, and its end, also when that is a broken one."""
-    try:
-        while chunk := await response.read():
-            if whole := cut.feed(chunk):
-                record.observe(whole)
-                await send(_body(whole))
-    except UpstreamError as broken:
-        error = relay_error(broken, "upstream_disconnected")
-        record.code, record.reason = error.code, error.message
-        end = cut.ending(error)
-    else:
-        end = cut.held
-    await send(_body(end, more=False))
-
-
-def _start(status: int, headers: AnswerHeaders) -> Message:
-    return {"type": "http.response.start", "status": status, "headers": headers}
-
-
-def _body(body: bytes, *, more: bool = True) -> Message:
-    return {"type": "http.response.body", "body": body, "more_body": more}
+    async def _send_body(self, body: bytes, *, more: bool = True) -> None:
+        await self._send(
+            {"type": "http.response.body", "body": body, "more_body": more}
+        )

@@ -1,41 +1,20 @@
-"""The table of routes: which are relayed, and how any other is refused."""
+"""The relayed routes, as run.yaml's route policy lists them."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from starlette.routing import BaseRoute, Match
 from starlette.types import Scope
 
-from lls_openai.errors import RelayError
-from lls_openai.stack import ModelType
+from lls_openai.errors import Format, RelayError
+from lls_openai.stack import ModelType, StackConfig
 
 # A longer path is not repeated in a message.
-LONGEST_PATH = 128
-
-
-class Route(NamedTuple):
-    """A route that is relayed to the upstream's own of the same name.
-
-    Args:
-        model_type: the type of model that it takes.
-        anthropic: whether keys and errors have Anthropic's form there.
-    """
-
-    model_type: ModelType = ModelType.llm
-    anthropic: bool = False
-
-
-# By the path as callers name it; the upstream's URL ends like it, without `/v1`.
-ROUTES = {
-    "/v1/chat/completions": Route(),
-    "/v1/completions": Route(),
-    "/v1/embeddings": Route(ModelType.embedding),
-    "/v1/responses": Route(),
-    "/v1/messages": Route(anthropic=True),
-    "/v1/messages/count_tokens": Route(anthropic=True),
-}
+MAX_SHOWN_PATH = 128
 
 # Names of OpenTelemetry's GenAI conventions; another route is named by its last part.
-OPERATIONS = {
+# Without a route policy, these are the relayed routes.
+_OPERATIONS = {
     "/v1/chat/completions": "chat",
     "/v1/completions": "text_completion",
     "/v1/embeddings": "embeddings",
@@ -43,58 +22,132 @@ OPERATIONS = {
     "/v1/responses": "chat",
 }
 
-# Llama Stack's own that run.yaml leaves open.
-_OPEN = ("GET /v1/models", "GET /v1/models/{model}", "GET /v1/health")
+# Llama Stack serves these itself.
+_NOT_RELAYED = ("/v1/models", "/v1/health", "/v1/version")
 
 
-_METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")
+class Route(NamedTuple):
+    """A route that is relayed to the upstream's route of the same name.
 
-
-def is_anthropic(path: str) -> bool:
-    """Whether errors on this path have Anthropic's form."""
-    return path in ROUTES and ROUTES[path].anthropic
-
-
-def refuse_others(scope: Scope, routes: list[BaseRoute]) -> None:
-    """Let a request pass that is for a relayed route, or one of Llama Stack's `routes`.
-
-    Raises:
-        RelayError: there is no such route, or it does not take the method.
+    Args:
+        path: the path below the upstream's base URL, with `/v1`.
+        operation: its name in metrics.
+        model_type: the type of model that it takes.
+        format: the form of its keys, errors and streams.
     """
-    path, method = scope["path"], scope["method"]
-    if path in ROUTES:
-        methods = {"POST"}
-    # Starlette takes "/v1/chat/completions\n" for the route without the line feed.
-    elif not path.isprintable():
-        methods = set()
-    elif any(_serves(route, scope, method) for route in routes):
-        methods = {method}
-    else:
-        methods = {m for m in _METHODS for each in routes if _serves(each, scope, m)}
-    if not methods:
-        raise unknown_route(path)
-    if method not in methods:
-        # RFC 9110, section 15.5.6: it names the right ones.
-        allowed = ", ".join(sorted(methods))
-        error = RelayError("method_not_allowed", f"{path} takes {allowed}")
-        error.headers = [(b"allow", allowed.encode())]
-        raise error
+
+    path: str
+    operation: str
+    model_type: ModelType
+    format: Format
 
 
-def _serves(route: BaseRoute, scope: Scope, method: str) -> bool:
-    return route.matches({**scope, "method": method})[0] is Match.FULL
+class Routes:
+    """The routes that a client can call.
+
+    Args:
+        config: run.yaml; its route policy lists the paths.
+    """
+
+    def __init__(self, config: StackConfig) -> None:
+        self._open = _permitted_paths(config) or [*_OPERATIONS, *_NOT_RELAYED]
+        self.relayed = {path: _route(path) for path in self._open if _is_relayed(path)}
+
+    def canonical_path(self, path: str) -> str:
+        """Return the path with `/v1` once at its start, where that is a route.
+
+        Clients disagree on whether a base URL ends with `/v1`.
+        """
+        if path in self.relayed:
+            return path
+        if path.startswith("/v1/v1/"):
+            return path.removeprefix("/v1")
+        if f"/v1{path}" in self._open or path.startswith("/models/"):
+            return f"/v1{path}"
+        return path
+
+    def check(self, scope: Scope, stack_routes: Iterable[BaseRoute]) -> Route | None:
+        """Return the relayed route of a request, or None for a route of Llama Stack's.
+
+        Args:
+            scope: the request's.
+            stack_routes: Llama Stack's routes.
+
+        Raises:
+            RelayError: there is no such route, or it does not allow the method.
+        """
+        path, method = scope["path"], scope["method"]
+        route = self.relayed.get(path)
+        if route is None:
+            self._check_stack_route(scope, stack_routes)
+        elif method != "POST":
+            if dict(scope["headers"]).get(b"upgrade", b"").lower() == b"websocket":
+                message = f"{path} has no WebSocket; use POST over HTTP"
+                raise RelayError("upgrade_required", message)
+            raise _method_not_allowed(path, method, {"POST"})
+        return route
+
+    def _check_stack_route(self, scope: Scope, routes: Iterable[BaseRoute]) -> None:
+        path, allowed = scope["path"], set[str]()
+        # Starlette ignores a line feed at the end of a path.
+        for route in routes if path.isprintable() else ():
+            match, _ = route.matches(scope)
+            if match is Match.FULL:
+                return
+            if match is Match.PARTIAL:
+                allowed |= getattr(route, "methods", None) or set()
+        if allowed:
+            raise _method_not_allowed(path, scope["method"], allowed)
+        raise self.unknown_route(path)
+
+    def unknown_route(self, path: str) -> RelayError:
+        """Build the error that lists the available routes."""
+        is_shown = path.isprintable() and len(path) <= MAX_SHOWN_PATH
+        routes = [
+            f"{'POST' if path in self.relayed else 'GET'} {path}" for path in self._open
+        ]
+        message = (
+            f"Unknown route{f' {path}' if is_shown else ''}. "
+            f"Available routes: {', '.join(routes)}"
+        )
+        return RelayError("unknown_route", message)
 
 
-def unknown_route(path: str) -> RelayError:
-    """Make the error that names the routes, and explains a wrong base URL."""
-    if f"/v1{path}" in ROUTES or f"/v1{path}" == "/v1/models":
-        hint = "The base URL lacks /v1 at its end. "
-    elif path.startswith("/v1/v1"):
-        hint = "The base URL has one /v1 too many. "
-    else:
-        hint = ""
-    shown = path if path.isprintable() and len(path) <= LONGEST_PATH else "That path"
-    routes = ", ".join([*(f"POST {each}" for each in ROUTES), *_OPEN])
-    return RelayError(
-        "unknown_route", f"{shown} is no route here. {hint}Open: {routes}"
+def _permitted_paths(config: StackConfig) -> list[str]:
+    auth = config.server.auth
+    rules = (auth.route_policy if auth else None) or []
+    permits = [rule.permit for rule in rules if rule.permit]
+    paths = [[p.paths] if isinstance(p.paths, str) else p.paths for p in permits]
+    return [path for each in paths for path in each]
+
+
+def _is_relayed(path: str) -> bool:
+    is_below_version = path.startswith("/v1/") and "*" not in path
+    return is_below_version and path not in _NOT_RELAYED
+
+
+def _route(path: str) -> Route:
+    model_type = ModelType.embedding if path == "/v1/embeddings" else ModelType.llm
+    operation = _OPERATIONS.get(path) or path.rpartition("/")[2]
+    route_format: Format = "openai"
+    if path.startswith("/v1/responses"):
+        route_format = "responses"
+    elif path.startswith("/v1/messages"):
+        route_format = "anthropic"
+    return Route(path, operation, model_type, route_format)
+
+
+def _method_not_allowed(path: str, method: str, allowed: set[str]) -> RelayError:
+    """Build the error; RFC 9110, section 15.5.6 asks for `Allow`."""
+    methods = ", ".join(sorted(allowed))
+    message = f"Method {method} not allowed for {path}; use {methods}"
+    error = RelayError("method_not_allowed", message)
+    error.headers = [(b"allow", methods.encode())]
+    return error
+
+
+def uses_anthropic_form(scope: Scope) -> bool:
+    """Return whether errors have Anthropic's form: by the path, or the version sent."""
+    return scope["path"].startswith("/v1/messages") or any(
+        name == b"anthropic-version" for name, _ in scope["headers"]
     )

@@ -11,11 +11,11 @@ from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined
 from pydantic import HttpUrl
 from starlette.types import Scope
 
-from lls_openai.errors import RelayError, too_large
+from lls_openai.errors import RelayError, request_too_large
 from lls_openai.relay.connector import Connector, Endpoint, Proxy
 from lls_openai.relay.credentials import Credentials, RequestHeaders, missing_api_key
 from lls_openai.relay.pool import Pool
-from lls_openai.relay.routes import Route, unknown_route
+from lls_openai.relay.routes import Route
 from lls_openai.relay.tls import ClientContext, client_context
 from lls_openai.settings import ProviderConfig
 from lls_openai.stack import forward_headers
@@ -50,7 +50,6 @@ _USER_AGENT = f"User-Agent: lls-openai/{version('lls-openai')}".encode()
 _FRAMING = (b"content-length", b"transfer-encoding")
 
 _VERSION = re.compile(r"/v\d+((alpha|beta)\d*)?(/|$)")
-_DOT_SEGMENT = re.compile(r"/\.\.?(/|$)")
 # RFC 9110, sections 5.1 and 5.5; RFC 3986, section 3.4.
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
@@ -128,16 +127,13 @@ class Upstream:
         allowed = self.config.allowed_models
         if allowed is not None and model not in allowed:
             names = ", ".join(allowed) or "none"
-            message = f"This provider allows these models only: {names}"
+            message = f"Model not allowed for this provider. Allowed models: {names}"
             raise RelayError("model_not_found", message, "model")
         if body_bytes > self.config.max_request_bytes:
-            raise too_large(self.config.max_request_bytes)
+            raise request_too_large(self.config.max_request_bytes)
         url = credentials.provider_data.get("passthrough_url")
         if url is not None and url.rstrip("/") not in self._allowed_urls:
-            message = (
-                "passthrough_url is not this provider's upstream, which is "
-                f"{self._configured_url}: leave it out or send that"
-            )
+            message = f"passthrough_url must be omitted or equal to {self._configured_url}"
             raise RelayError("upstream_not_allowed", message, "passthrough_url")
 
     def request_head(
@@ -200,7 +196,7 @@ class Upstream:
         if key is None:
             if not forwarded:
                 raise missing_api_key()
-        elif route.anthropic and (self._key or not credentials.is_bearer):
+        elif route.format == "anthropic" and (self._key or not credentials.is_bearer):
             forwarded[b"x-api-key"] = b"x-api-key: " + key.encode()
         else:
             forwarded[b"authorization"] = b"Authorization: Bearer " + key.encode()
@@ -232,13 +228,7 @@ def _lines(headers: Mapping[str, str]) -> Lines:
 
 
 def _target(base_path: str, path: str) -> bytes:
-    """Return a request target: the base URL's path, and the route's without `/v1`.
-
-    Raises:
-        RelayError: the path would lead elsewhere.
-    """
-    if _DOT_SEGMENT.search(path):
-        raise unknown_route(path)
+    """Return a request target: the base URL's path, and the route's without `/v1`."""
     return (base_path + quote(path.removeprefix("/v1"), safe="/:@!$&'()*+,;=")).encode()
 
 

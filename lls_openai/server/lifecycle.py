@@ -17,10 +17,10 @@ from types import FrameType
 import uvicorn
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from lls_openai.relay.app import Relay
 from lls_openai.server.config_check import abort_startup, check_address
-from lls_openai.server.middleware import Front
-from lls_openai.server.protocol import Connection
-from lls_openai.settings import ProviderConfig
+from lls_openai.server.middleware import RequestLifecycleMiddleware
+from lls_openai.server.protocol import ClientConnection
 from lls_openai.stack import StackConfig
 
 logger = logging.getLogger("lls_openai")
@@ -35,20 +35,20 @@ SIGNAL_GRACE_SECONDS = 1.0
 SHUTDOWN_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def configure_process(config: StackConfig, settings: list[ProviderConfig]) -> None:
+def configure_process(config: StackConfig, relay: Relay) -> None:
     """Set up the process, and uvicorn's server if one runs in it.
 
     Call it at the start of the lifespan, before the port is bound.
 
     Args:
         config: run.yaml.
-        settings: those of this project's providers.
+        relay: the relay of this process.
     """
     # Llama Stack's 200,000 objects are never freed: collections need not visit them.
     gc.freeze()
     _raise_descriptor_limit()
     if server := running_server():
-        _configure_server(server, settings)
+        _configure_server(server, config, relay)
         SignalHandler(server)
         # uvicorn numbers its workers from 1; the first one announces for all.
         if multiprocessing.current_process().name.endswith(("MainProcess", "-1")):
@@ -81,14 +81,16 @@ def running_server() -> uvicorn.Server | None:
     return owner if isinstance(owner, uvicorn.Server) else None
 
 
-def _configure_server(server: uvicorn.Server, settings: list[ProviderConfig]) -> None:
+def _configure_server(
+    server: uvicorn.Server, stack_config: StackConfig, relay: Relay
+) -> None:
     """Set what Llama Stack does not pass on to uvicorn, and wrap the application."""
-    config = server.config
+    config, settings = server.config, relay.settings
     client_timeout = max(each.client_timeout for each in settings)
     config.timeout_keep_alive = client_timeout  # type: ignore[assignment]  # (whole seconds or not)
     config.timeout_graceful_shutdown = max(each.drain_timeout for each in settings)
-    Connection.caller_timeout = client_timeout
-    config.http_protocol_class = Connection
+    ClientConnection.client_timeout = client_timeout
+    config.http_protocol_class = ClientConnection
     config.ws_protocol_class = None
     app = config.loaded_app
     # uvicorn trusts X-Forwarded-For from 127.0.0.1 by default.
@@ -96,7 +98,12 @@ def _configure_server(server: uvicorn.Server, settings: list[ProviderConfig]) ->
         "FORWARDED_ALLOW_IPS"
     ):
         app = app.app
-    config.loaded_app = Front(app, client_timeout)
+    auth, quota = stack_config.server.auth, stack_config.server.quota
+    config.loaded_app = RequestLifecycleMiddleware(
+        app,
+        relay.routes,
+        converts_errors=bool(quota or (auth and auth.provider_config)),
+    )
 
 
 class SignalHandler:

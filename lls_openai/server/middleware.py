@@ -1,112 +1,89 @@
-"""The first application that a request meets, in front of Llama Stack's whole chain.
-
-It gives every answer its request id, reads what a refusal leaves of a body, and ends a
-request with its line in the log and its measurements.
-"""
-
-import asyncio
-import uuid
-from contextlib import suppress
+"""The outermost ASGI middleware: paths, unreadable headers, access log and metrics."""
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lls_openai.context import context_of
+from lls_openai.context import RequestContext, context_of
+from lls_openai.relay.routes import Routes, uses_anthropic_form
 from lls_openai.server.access_log import AccessLog
-from lls_openai.server.caller import Caller
 from lls_openai.server.metrics import measure
-
-# How much of a refused body is discarded, in bytes: a client that sends it all before
-# it looks would see a reset and not the answer.
-LINGER_BYTES = 512 * 1024 * 1024
+from lls_openai.server.stack_errors import convert_stack_error, is_stack_error
 
 
-def new_request_id() -> bytes:
-    """Make an id for an answer that has none of the vendor's."""
-    return b"req_%b" % uuid.uuid4().hex.encode()
-
-
-class Front:
-    """Wraps the server's application.
+class RequestLifecycleMiddleware:
+    """Wraps Llama Stack's application with all its middlewares.
 
     Args:
-        app: Llama Stack's, with its middlewares.
-        linger: for how long a refused body is discarded, in seconds.
+        app: Llama Stack's.
+        routes: the routes that a client can call.
+        converts_errors: whether Llama Stack may answer 401 or 429 itself, since
+            authentication or a quota is configured.
     """
 
-    def __init__(self, app: ASGIApp, linger: float) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, routes: Routes, *, converts_errors: bool) -> None:
+        self._app, self._routes = app, routes
         self._log = AccessLog()
-        self._linger = linger
+        self._converts_errors = converts_errors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        # FastAPI would measure the request a second time, and look for who wants that.
+        # FastAPI would look for its own telemetry, and measure the request again.
         scope["fastapi.telemetry"] = None
+        scope["path"] = self._routes.canonical_path(scope["path"])
         if not all(value.isascii() for _, value in scope["headers"]):
-            scope["headers"] = [(n, _readable(value)) for n, value in scope["headers"]]
-        exchange = _Exchange(scope, receive, send, self._linger)
+            scope["headers"] = [(n, _to_utf8(value)) for n, value in scope["headers"]]
+        context = context_of(scope)
+        if self._converts_errors:
+            send = _ErrorConverter(scope, context, send).send
         try:
-            await self._app(scope, receive, exchange.send)
-        except asyncio.CancelledError:
-            # The caller is gone, its answer broke off, or a stop's drain time is over.
-            await exchange.caller.abort()
+            await self._app(scope, receive, send)
         finally:
-            # It knows the scope: such a circle waits for the collector.
-            scope.pop("lls_openai.caller")
-            self._log(scope, exchange.record)
-            measure(exchange.record)
+            self._log(scope, context)
+            measure(context)
 
 
-def _readable(value: bytes) -> bytes:
-    """Make UTF-8 of what is none: Llama Stack raises over that, and logs it."""
+def _to_utf8(value: bytes) -> bytes:
+    """Replace what is not UTF-8, over which Llama Stack would raise."""
     text = value.decode(errors="replace").encode()
-    # With this at its end it is neither a key nor JSON.
-    return text if text == value else text + b"\xef\xbf\xbd"
+    # The last character keeps it from being a key, or JSON.
+    return text if text == value else text + "\N{REPLACEMENT CHARACTER}".encode()
 
 
-class _Exchange:
-    """One request and its answer."""
+class _ErrorConverter:
+    """Converts Llama Stack's own 401 and 429; every other response passes."""
 
-    caller: Caller
-
-    def __init__(
-        self, scope: Scope, receive: Receive, send: Send, linger: float
-    ) -> None:
-        self._linger = linger
-        self._receive = receive
+    def __init__(self, scope: Scope, context: RequestContext, send: Send) -> None:
+        self._anthropic = uses_anthropic_form(scope)
+        self._context = context
         self._send = send
-        self.caller = scope["lls_openai.caller"]
-        self.record = context_of(scope)
+        self._start: Message = {}
+        self._body = b""
 
     async def send(self, message: Message) -> None:
+        """Send a message, or hold it back until its error is complete."""
         if message["type"] == "http.response.start":
-            self.record.status = message["status"]
-            message = self._with_id(message)
-        elif not message.get("more_body") and self.caller.is_sending:
-            await self._send({**message, "more_body": True})
-            message = {"type": "http.response.body"}
-            await self._discard()
-        await self._send(message)
+            # The relay's own errors have a code, and an upstream's responses a model.
+            is_ours = self._context.code or self._context.model
+            if is_stack_error(message["status"]) and not is_ours:
+                self._start = message
+                return
+        if not self._start:
+            await self._send(message)
+            return
+        self._body += message.get("body", b"")
+        if not message.get("more_body"):
+            await self._send_converted()
 
-    def _with_id(self, start: Message) -> Message:
-        """Use the vendor's id where there is one; Anthropic's has another name."""
-        there = dict(start["headers"])
-        own = there.get(b"x-request-id") or there.get(b"request-id")
-        own = own or new_request_id()
-        self.record.request_id = own.decode("latin-1")
-        if b"x-request-id" in there:
-            return start
-        return {**start, "headers": [*start["headers"], (b"x-request-id", own)]}
-
-    async def _discard(self) -> None:
-        """Read on for a bounded time and size, then give up on the connection."""
-        size = 0
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._linger):
-                while self.caller.is_sending and size < LINGER_BYTES:
-                    size += len((await self._receive()).get("body", b""))
-        if self.caller.is_sending:
-            await self.caller.abort()
+    async def _send_converted(self) -> None:
+        start = self._start
+        error = convert_stack_error(
+            start["status"],
+            list(start["headers"]),
+            self._body,
+            anthropic=self._anthropic,
+        )
+        self._context.code = error.code
+        await self._send({**start, "headers": error.headers})
+        await self._send({"type": "http.response.body", "body": error.body})

@@ -12,15 +12,11 @@ from starlette.middleware import Middleware
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from lls_openai.relay.app import Relay
+from lls_openai.relay.app import RelayMiddleware, attach_relay
 from lls_openai.server.lifecycle import configure_process, running_server
 from lls_openai.server.log_writer import dropped_lines
 from lls_openai.server.metrics import Numbers, start_metrics
-from lls_openai.server.stack_routes import (
-    ExceptionMiddleware,
-    RoutePolicy,
-    answer_exception,
-)
+from lls_openai.server.stack_routes import RoutePolicy, answer_exception
 from lls_openai.stack import Stack, Untyped, server
 
 _create_registry_refresh_task = Stack.create_registry_refresh_task
@@ -29,13 +25,13 @@ _create_registry_refresh_task = Stack.create_registry_refresh_task
 def start(stack: Stack) -> None:
     """Set up the process; called in the serving loop, with every provider in place."""
     _create_registry_refresh_task(stack)
-    Relay.begin(stack)
+    relay = attach_relay(stack)
     # Afterwards, its signal handler is ours.
     server_state = getattr(running_server(), "server_state", ServerState())
-    configure_process(stack.run_config, Relay.settings)
+    configure_process(stack.run_config, relay)
     numbers = Numbers(
         client_connections=lambda: len(server_state.connections),
-        bytes_in_flight=Relay.bytes_in_flight,
+        bytes_in_flight=lambda: relay.bytes_in_flight.held,
         dropped_log_lines=dropped_lines,
     )
     start_metrics(stack.run_config, numbers)
@@ -66,8 +62,9 @@ def apply_patches() -> None:
 
 def arrange(app: Untyped) -> None:
     """Add this project's middlewares and exception handler to an application."""
-    chain = [new for each in app.user_middleware for new in _arranged(each)]
-    app.user_middleware = [Middleware(ExceptionMiddleware), *chain]
+    app.user_middleware = [
+        new for each in app.user_middleware for new in _arranged(each)
+    ]
     app.exception_handlers = {
         kind: answer_exception
         if handler is server.global_exception_handler
@@ -84,7 +81,7 @@ def _arranged(middleware: Middleware) -> Iterator[Middleware]:
     match kind.__name__:
         case "ProviderDataMiddleware":
             # Behind authentication, route policy and quota.
-            yield Middleware(Relay)
+            yield Middleware(RelayMiddleware)
             yield middleware
         case "RouteAuthorizationMiddleware":
             yield Middleware(RoutePolicy, *args, **options)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from lls_openai.errors import AnswerHeaders, RelayError
+from lls_openai.errors import RelayError, ResponseHeaders
 
 # Llama Stack's only quota period: days since the epoch, in UTC.
 _QUOTA_SECONDS = 86_400
@@ -22,7 +22,7 @@ class ConvertedError(NamedTuple):
     """A response to send in place of Llama Stack's."""
 
     code: str
-    headers: AnswerHeaders
+    headers: ResponseHeaders
     body: bytes
 
 
@@ -40,7 +40,7 @@ def is_stack_error(status: int) -> bool:
 
 
 def convert_stack_error(
-    status: int, headers: AnswerHeaders, body: bytes, *, anthropic: bool
+    status: int, headers: ResponseHeaders, body: bytes, *, anthropic: bool
 ) -> ConvertedError:
     """Convert a complete 401 or 429 of Llama Stack's, keeping its other headers.
 

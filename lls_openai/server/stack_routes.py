@@ -8,16 +8,11 @@ from fastapi import Request
 from fastapi.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from lls_openai.context import context_of
 from lls_openai.errors import error_body
-from lls_openai.relay.app import answer_error
-from lls_openai.relay.routes import ROUTES, unknown_route
+from lls_openai.relay.app import relay_of, send_error
 from lls_openai.stack import server
 
 logger = logging.getLogger(__name__)
-
-# The status in the context of a request whose response has not been started.
-NOT_STARTED = 499
 
 
 class RouteForbidden(Exception):  # noqa: N818 (not an error of the server)
@@ -36,7 +31,7 @@ class RoutePolicy(server.RouteAuthorizationMiddleware):  # type: ignore[misc]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check the route, and pass the request on if it is permitted."""
-        path = scope.get("path")
+        path = scope.get("path", "")
         # The rules cost 3 % of a call, and give the same result without a user.
         if path in self._open and "principal" not in scope:
             await self.app(scope, receive, send)
@@ -44,36 +39,14 @@ class RoutePolicy(server.RouteAuthorizationMiddleware):  # type: ignore[misc]
         try:
             await super().__call__(scope, receive, send)
         except RouteForbidden:
-            await answer_error(unknown_route(scope["path"]), scope, receive, send)
+            error = relay_of(scope).routes.unknown_route(path)
+            await send_error(error, scope, send)
             return
-        if path in ROUTES and "principal" not in scope:
+        if path in relay_of(scope).routes.relayed and "principal" not in scope:
             self._open.add(path)
 
     async def _send_error(self, *_args: object, **_options: object) -> None:
         raise RouteForbidden
-
-
-class ExceptionMiddleware:
-    """Answers an exception that nothing else has caught.
-
-    Starlette would answer it as well, but raise it again, and uvicorn would log it.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one ASGI scope."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        try:
-            await self._app(scope, receive, send)
-        except Exception as error:
-            if context_of(scope).status != NOT_STARTED:
-                raise
-            response = await answer_exception(Request(scope), error)
-            await response(scope, receive, send)
 
 
 async def answer_exception(request: Request, error: Exception) -> Response:
