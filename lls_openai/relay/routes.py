@@ -1,5 +1,6 @@
 """The relayed routes, as run.yaml's route policy lists them."""
 
+import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from lls_openai.stack import ModelType, StackConfig
 MAX_SHOWN_PATH = 128
 
 # Names of OpenTelemetry's GenAI conventions; another route is named by its last part.
-# Without a route policy, these are the relayed routes.
+# These routes are relayed as well where a pattern of the policy permits them.
 _OPERATIONS = {
     "/v1/chat/completions": "chat",
     "/v1/completions": "text_completion",
@@ -24,6 +25,8 @@ _OPERATIONS = {
 
 # Llama Stack serves these itself.
 _NOT_RELAYED = ("/v1/models", "/v1/health", "/v1/version")
+
+_METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")
 
 
 class Route(NamedTuple):
@@ -88,17 +91,23 @@ class Routes:
         return route
 
     def _check_stack_route(self, scope: Scope, routes: Iterable[BaseRoute]) -> None:
-        path, allowed = scope["path"], set[str]()
+        path, partial = scope["path"], []
         # Starlette ignores a line feed at the end of a path.
         for route in routes if path.isprintable() else ():
             match, _ = route.matches(scope)
             if match is Match.FULL:
                 return
             if match is Match.PARTIAL:
-                allowed |= getattr(route, "methods", None) or set()
-        if allowed:
-            raise _method_not_allowed(path, scope["method"], allowed)
-        raise self.unknown_route(path)
+                partial.append(route)
+        if not partial:
+            raise self.unknown_route(path)
+        allowed = {
+            method
+            for method in _METHODS
+            for route in partial
+            if route.matches({**scope, "method": method})[0] is Match.FULL
+        }
+        raise _method_not_allowed(path, scope["method"], allowed)
 
     def unknown_route(self, path: str) -> RelayError:
         """Build the error that lists the available routes."""
@@ -114,16 +123,30 @@ class Routes:
 
 
 def _permitted_paths(config: StackConfig) -> list[str]:
+    """Return the paths of the route policy; without one, every path is permitted."""
     auth = config.server.auth
     rules = (auth.route_policy if auth else None) or []
-    permits = [rule.permit for rule in rules if rule.permit]
-    paths = [[p.paths] if isinstance(p.paths, str) else p.paths for p in permits]
-    return [path for each in paths for path in each]
+    permits = [rule.permit.paths for rule in rules if rule.permit]
+    paths = [[each] if isinstance(each, str) else each for each in permits]
+    permitted = [path for each in paths for path in each] if rules else ["*"]
+    known = (*_OPERATIONS, *_NOT_RELAYED)
+    added = [path for path in known if _matches_pattern(path, permitted)]
+    return list(dict.fromkeys([*permitted, *added]))
+
+
+def _matches_pattern(path: str, patterns: Iterable[str]) -> bool:
+    """Match a path as Llama Stack's route policy does, literal paths excepted."""
+    return any(
+        re.match(pattern.removeprefix("regex:"), path)
+        if pattern.startswith("regex:")
+        else pattern.endswith("*") and path.startswith(pattern[:-1])
+        for pattern in patterns
+    )
 
 
 def _is_relayed(path: str) -> bool:
-    is_below_version = path.startswith("/v1/") and "*" not in path
-    return is_below_version and path not in _NOT_RELAYED
+    is_literal = path.startswith("/v1/") and not path.endswith("*")
+    return is_literal and path not in _NOT_RELAYED
 
 
 def _route(path: str) -> Route:
