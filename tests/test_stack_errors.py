@@ -27,7 +27,6 @@ GUARDED = pytest.mark.server(
     {"server": {"auth": {"provider_config": LOGIN}, "quota": QUOTA}},
     env={"FORWARDED_ALLOW_IPS": "127.0.0.1"},
 )
-NOT_CALLED_YET = pytest.mark.xfail(reason="server/middleware.py does not convert yet")
 
 
 def error(response: httpx.Response) -> Any:  # noqa: ANN401 - any JSON
@@ -35,7 +34,6 @@ def error(response: httpx.Response) -> Any:  # noqa: ANN401 - any JSON
 
 
 @GUARDED
-@NOT_CALLED_YET
 @pytest.mark.parametrize(
     "token",
     [
@@ -71,7 +69,6 @@ def test_request_without_valid_token_gets_contract_401(
 
 
 @GUARDED
-@NOT_CALLED_YET
 def test_request_over_quota_gets_contract_429_with_retry_after(
     server: Server, client: httpx.Client
 ) -> None:

@@ -133,7 +133,9 @@ class Upstream:
             raise request_too_large(self.config.max_request_bytes)
         url = credentials.provider_data.get("passthrough_url")
         if url is not None and url.rstrip("/") not in self._allowed_urls:
-            message = f"passthrough_url must be omitted or equal to {self._configured_url}"
+            message = (
+                f"passthrough_url must be omitted or equal to {self._configured_url}"
+            )
             raise RelayError("upstream_not_allowed", message, "passthrough_url")
 
     def request_head(

@@ -140,7 +140,9 @@ class RequestCycle:
             # time for a graceful shutdown is over.
             self._connection.abort()
         except Exception as error:  # noqa: BLE001 (the last resort of the application)
-            _log_exception(error)
+            # Starlette raises it again after it has sent a response.
+            if not self._is_over:
+                _log_exception(error)
         if self._is_over:
             return
         if self.has_begun_response:
