@@ -61,7 +61,7 @@ ACCEPTED = [
     pytest.param(404, get(f"{MODELS}/unknown/m-1", PROVIDER_DATA), [], id="no-model"),
     pytest.param(401, post(BEARER), [respond(ECHO, 401)], id="upstream-echoes-secrets"),
     pytest.param(
-        302,
+        502,
         post(BEARER),
         [respond(ECHO, 302, JSON | {"location": KEY})],
         id="upstream-redirects",

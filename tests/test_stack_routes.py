@@ -11,6 +11,14 @@ from lls_openai import stack
 from lls_openai.server.patches import arrange
 
 
+@pytest.fixture(autouse=True)
+def only_caplog(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Replace the handlers that tests of the log have installed."""
+    monkeypatch.setattr(logging.getLogger(), "handlers", [caplog.handler])
+
+
 async def _fail() -> None:
     raise RuntimeError("quotes the request")
 
