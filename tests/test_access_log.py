@@ -121,6 +121,26 @@ def test_entry_of_an_upstreams_own_error_has_no_code(
     assert (entry["status"], entry["code"], entry["model"]) == (502, None, MODEL)
 
 
+@pytest.mark.providers({"gone": {"base_url": "${env.REFUSED_URL}"}})
+def test_entry_of_an_unreachable_upstream_has_the_reason(
+    server: Server, client: httpx.Client
+) -> None:
+    response = client.post(CHAT, json=chat("gone/x"), headers=bearer())
+
+    entry = entry_of(server, response)
+    assert (entry["status"], entry["code"]) == (502, "upstream_unreachable")
+    assert "refused the connection" in entry["reason"]
+
+
+def test_entry_has_256_characters_of_a_long_path(
+    server: Server, client: httpx.Client
+) -> None:
+    response = client.get(f"/v1/{'%00' * 20_000}")
+
+    path = entry_of(server, response)["path"]
+    assert path == "/v1/" + "\x00" * 249 + "..."
+
+
 def test_disconnect_before_the_response_is_logged_as_499(
     server: Server, upstream: Upstream
 ) -> None:
@@ -178,3 +198,18 @@ def test_text_access_log_escapes_control_characters(server: Server) -> None:
     assert r"  GET    /v1/\u001b[31mred\u000a  " in server.wait_log_line(
         "31mred", " ms "
     )
+
+
+@DEBUG_LOGGING
+def test_text_access_log_escapes_terminal_control_of_a_path_and_of_an_upstreams_id(
+    server: Server, client: httpx.Client, upstream: Upstream
+) -> None:
+    """C1 characters, DEL, and one that changes the direction of text."""
+    upstream.openai.script(respond(headers={"x-request-id": "vendor-id-\x9b31m"}))
+    client.post(CHAT, json=chat(), headers=bearer())
+    client.get("/v1/%C2%9B33mblue%7F%E2%80%AE")
+
+    assert server.wait_log_line("vendor-id-", " ms ").endswith(r"  vendor-id-\u009b31m")
+    line = server.wait_log_line("33mblue", " ms ")
+    assert r"/v1/\u009b33mblue\u007f\u202e " in line
+    assert "\x9b" not in server.log

@@ -2,12 +2,16 @@
 
 import asyncio
 import os
+import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from signal import SIGHUP, SIGINT, SIGKILL, SIGTERM
 
+import httpx
 import pytest
 
 from lls_openai.provider import get_adapter_impl
@@ -18,8 +22,8 @@ from tests.support.http import (
     RawConnection,
     eventually,
 )
-from tests.support.run_yaml import PROVIDERS
-from tests.support.server import Server, listens
+from tests.support.run_yaml import PROVIDERS, RUN_YAML
+from tests.support.server import Server, clean_environment, free_port, listens
 from tests.support.upstream import Upstream
 from tests.support.wire import (
     DONE,
@@ -131,6 +135,33 @@ def test_sighup_to_the_parent_stops_two_workers(
 
     check_exit(server, 0)
     wait_until_gone(workers)
+
+
+def test_sighup_that_nohup_ignores_stops_neither_parent_nor_workers() -> None:
+    port = free_port()
+    command = [sys.executable, "-m", "lls_openai", str(RUN_YAML), "--port", str(port)]
+    nohup = subprocess.Popen(
+        [shutil.which("nohup") or "nohup", *command],
+        env=clean_environment() | {"LLS_WORKERS": "2"},
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    with nohup:
+        assert nohup.stderr
+        for line in nohup.stderr:
+            if "lls-openai " in line:
+                break
+        os.killpg(nohup.pid, SIGHUP)
+        # Signals arrive in this order; SIGHUP alone would have closed the port.
+        health = httpx.get(f"http://127.0.0.1:{port}/v1/health", trust_env=False)
+        os.killpg(nohup.pid, SIGTERM)
+        _, log = nohup.communicate(timeout=20)
+
+    assert health.status_code == 200
+    assert nohup.returncode == 0, log
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,6 @@ from lls_openai.stack import (
     import_command,
 )
 
-_start_workers = Multiprocess.init_processes
 _PORT_VARIABLE = f"{VARIABLE}_PORT"
 
 # The time that a worker has to respond to its parent, in seconds. On a busy machine it
@@ -84,22 +83,19 @@ def _set_up_uvicorn() -> None:
         # Of several workers, the parent would get uvicorn's own format.
         log_config=None,
     )
-    # Ctrl-C would end workers that are booting with a traceback each.
-    Multiprocess.init_processes = _init_processes  # type: ignore[assignment, method-assign]
-    # At a SIGHUP, uvicorn's parent process would replace its workers, even if `nohup`
-    # has the signal ignored.
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-        Multiprocess.handle_hup = _ignore  # type: ignore[assignment, method-assign]
-    else:
-        Multiprocess.handle_hup = Multiprocess.handle_term  # type: ignore[method-assign]
+    # At a SIGHUP, uvicorn's parent process would replace its workers.
+    Multiprocess.handle_hup = Multiprocess.handle_term  # type: ignore[method-assign]
+    signals = signal.SIGINT, signal.SIGHUP
+    ignored = [each for each in signals if signal.getsignal(each) is signal.SIG_IGN]
+    start_workers = Multiprocess.init_processes
 
+    def init_processes(parent: Multiprocess) -> None:
+        # `nohup` has SIGHUP ignored, and uvicorn has just begun to handle it.
+        for each in ignored:
+            signal.signal(each, signal.SIG_IGN)
+        # Ctrl-C would end workers that are booting with a traceback each.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        start_workers(parent)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
-def _init_processes(parent: Multiprocess) -> None:
-    """Start the workers with SIGINT blocked, until they handle it."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    _start_workers(parent)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-
-
-def _ignore(_parent: Multiprocess) -> None:
-    """Do nothing at a signal."""
+    Multiprocess.init_processes = init_processes  # type: ignore[assignment, method-assign]

@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from lls_openai.server.log_writer import STANDARD_ERROR
 from lls_openai.settings import ProviderConfig
 from lls_openai.stack import VARIABLE, StackConfig, Untyped, stack
 
@@ -38,7 +39,8 @@ def abort_startup(message: str) -> NoReturn:
     (`llama_stack.cli.stack.run`).
     """
     sys.stdout.flush()
-    print(f"lls-openai: {message}", file=sys.stderr, flush=True)  # noqa: T201 (no log yet)
+    STANDARD_ERROR.flush()
+    print(f"lls-openai: {message}", file=sys.stderr, flush=True)  # noqa: T201 (the process ends)
     os._exit(STARTUP_FAILURE)
 
 
