@@ -110,6 +110,8 @@ def test_repeated_signals_are_one_graceful_shutdown(
     ):
         idle.send(HEALTH_REQUEST)
         assert idle.read_response().status == 200
+        # Pipelined calls wait for the stream, and are not begun any more.
+        connection.send(STREAMING_REQUEST * 3)
         for number in (SIGINT, SIGINT, SIGHUP, SIGTERM, SIGTERM):
             os.killpg(server.pid, number)
         assert idle.is_closed_within()
@@ -119,6 +121,7 @@ def test_repeated_signals_are_one_graceful_shutdown(
         assert connection.read_to_end() == REST_OF_STREAM
 
     check_exit(server, 0)
+    assert len(upstream.openai.requests) == 1
 
 
 @own_server("SIGHUP to parent", workers=2)
