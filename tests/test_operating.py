@@ -22,7 +22,7 @@ from tests.support.http import (
     provider_data,
 )
 from tests.support.network import Network
-from tests.support.run_yaml import Variation
+from tests.support.run_yaml import RUN_YAML, Variation
 from tests.support.server import Server, Servers, free_port
 from tests.support.upstream import Upstream
 from tests.support.wire import Json
@@ -56,6 +56,18 @@ def test_every_yaml_snippet_is_tested() -> None:
     assert docs.run_yaml_with({WORKERS})["server"]["workers"] == 2
 
 
+def added_routes() -> list[str]:
+    """Return the paths that the section "Other routes" adds to the route policy."""
+    (diff,) = docs.snippets("Other routes", "diff")
+    return re.findall(r"(?m)^\+ +- (\S+)$", diff)
+
+
+def test_route_snippet_applies_to_run_yaml() -> None:
+    (diff,) = docs.snippets("Other routes", "diff")
+    context = [line[1:] for line in diff.splitlines() if line.startswith(" ")]
+    assert "\n".join(context) in RUN_YAML.read_text()
+
+
 @dataclass
 class Guarded:
     """The server that requires a token, and the clone in which one was made."""
@@ -65,12 +77,16 @@ class Guarded:
     clone: docs.Clone
 
     def call(
-        self, model: str = MODEL, headers: Json | None = None, **fields: object
+        self,
+        model: str = MODEL,
+        headers: Json | None = None,
+        path: str = CHAT,
+        **fields: object,
     ) -> httpx.Response:
         """Call a model with the token and a key, unless `headers` replace them."""
         all_headers = bearer(self.token) | provider_data() | (headers or {})
         body = chat(model, **fields)
-        return self.server.client.post(CHAT, json=body, headers=all_headers)
+        return self.server.client.post(path, json=body, headers=all_headers)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +105,9 @@ def guarded(
         "OPENAI_UPSTREAM_URL": network.env["TLS_URL"],
         "HTTPS_PROXY": network.env["PROXY_URL"],
     }
-    variation = Variation(docs.run_yaml_with(GUARDED), env=env, cwd=clone.path)
+    config = docs.run_yaml_with(GUARDED)
+    config["server"]["auth"]["route_policy"][0]["permit"]["paths"] += added_routes()
+    variation = Variation(config, env=env, cwd=clone.path)
     servers.boot(variation)
     with clone.running(make_token.replace("9000", str(port)), port):
         server = servers.get(variation)
@@ -239,6 +257,15 @@ def test_proxy_and_authority_are_used_for_their_provider_only(
     assert with_snippets.status_code == 200, with_snippets.text
     assert without.json()["error"]["code"] == "upstream_unreachable"
     assert network.proxy.targets == [tunnel]
+
+
+def test_added_route_is_relayed(guarded: Guarded, upstream: Upstream) -> None:
+    (path,) = added_routes()
+
+    response = guarded.call(path=path)
+
+    assert response.status_code == 200, response.text
+    assert upstream.openai.request.path == path
 
 
 def test_models_are_restricted_for_their_provider(
