@@ -72,7 +72,7 @@ class Relay:
         scope, receive, send, next_app, _ = request
         is_key = not self._models.has_authentication
         credentials = read_credentials(scope["headers"], bearer_is_key=is_key)
-        route = self.routes.check(scope, scope["app"].routes)
+        route = self.routes.check(scope)
         if route:
             await self._relay(request, route, credentials)
         elif scope["path"].startswith("/v1/models"):

@@ -53,8 +53,10 @@ class Routes:
     """
 
     def __init__(self, config: StackConfig) -> None:
-        self._open = _permitted_paths(config) or [*_OPERATIONS, *_NOT_RELAYED]
+        self._open = _permitted_paths(config)
         self.relayed = {path: _route(path) for path in self._open if _is_relayed(path)}
+        # Relayed paths that the route policy has permitted to a client without a user.
+        self.permitted: set[str] = set()
 
     def canonical_path(self, path: str) -> str:
         """Return the path with `/v1` once at its start, where that is a route.
@@ -69,12 +71,8 @@ class Routes:
             return f"/v1{path}"
         return path
 
-    def check(self, scope: Scope, stack_routes: Iterable[BaseRoute]) -> Route | None:
+    def check(self, scope: Scope) -> Route | None:
         """Return the relayed route of a request, or None for a route of Llama Stack's.
-
-        Args:
-            scope: the request's.
-            stack_routes: Llama Stack's routes.
 
         Raises:
             RelayError: there is no such route, or it does not allow the method.
@@ -82,7 +80,7 @@ class Routes:
         path, method = scope["path"], scope["method"]
         route = self.relayed.get(path)
         if route is None:
-            self._check_stack_route(scope, stack_routes)
+            self._check_stack_route(scope, scope["app"].routes)
         elif method != "POST":
             if dict(scope["headers"]).get(b"upgrade", b"").lower() == b"websocket":
                 message = f"{path} has no WebSocket; use POST over HTTP"

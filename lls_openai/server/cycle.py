@@ -74,7 +74,7 @@ class RequestCycle:
         "_head",
         "_is_body_returned",
         "_is_chunked",
-        "_is_disconnected",
+        "_is_over",
         "_unsent",
         "context",
         "has_begun_response",
@@ -100,7 +100,7 @@ class RequestCycle:
         self.is_started = self.has_begun_response = self.is_complete = False
         self._connection = connection
         self._expects_continue = expects_continue
-        self._is_disconnected = self._is_body_returned = False
+        self._is_over = self._is_body_returned = False
         self._body = bytearray()
         self._changed: asyncio.Event | None = None
         # The start of the response, until the first part of its body is sent.
@@ -125,7 +125,7 @@ class RequestCycle:
 
     def disconnect(self) -> None:
         """Note that the client has disconnected; nothing is written any more."""
-        self._is_disconnected = True
+        self._is_over = True
         self._notify()
         self.context.disconnect()
 
@@ -179,10 +179,6 @@ class RequestCycle:
             self._start(message["status"], message.get("headers", ()))
         else:
             self._send_body(message.get("body", b""), message.get("more_body", False))
-
-    @property
-    def _is_over(self) -> bool:
-        return self._is_disconnected or self.is_complete
 
     async def _wait_for_change(self) -> None:
         if self._changed is None:
@@ -252,7 +248,7 @@ class RequestCycle:
             self._end()
 
     def _end(self) -> None:
-        self.is_complete = True
+        self.is_complete = self._is_over = True
         self._body.clear()
         self._notify()
         self._connection.end_response(self)

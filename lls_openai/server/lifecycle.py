@@ -98,11 +98,16 @@ def _configure_server(
         "FORWARDED_ALLOW_IPS"
     ):
         app = app.app
-    auth, quota = stack_config.server.auth, stack_config.server.quota
+    guards = stack_config.server
+    # OGX has neither quota nor CORS.
+    has_guards = bool(
+        (guards.auth and guards.auth.provider_config) or getattr(guards, "quota", None)
+    )
+    needs_chain = getattr(guards, "cors", None) or isinstance(
+        app, ProxyHeadersMiddleware
+    )
     config.loaded_app = RequestLifecycleMiddleware(
-        app,
-        relay.routes,
-        converts_errors=bool(quota or (auth and auth.provider_config)),
+        app, relay, has_guards=has_guards, skips_chain=not (has_guards or needs_chain)
     )
 
 

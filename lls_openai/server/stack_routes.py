@@ -6,7 +6,7 @@ from traceback import extract_tb
 
 from fastapi import Request
 from fastapi.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from lls_openai.errors import error_body
 from lls_openai.relay.app import relay_of, send_error
@@ -25,25 +25,23 @@ class RoutePolicy(server.RouteAuthorizationMiddleware):  # type: ignore[misc]
     The stock 403 makes clients report an invalid key.
     """
 
-    def __init__(self, app: ASGIApp, route_policy: list[object]) -> None:
-        super().__init__(app, route_policy)
-        self._open: set[str] = set()
-
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check the route, and pass the request on if it is permitted."""
-        path = scope.get("path", "")
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        path, routes = scope["path"], relay_of(scope).routes
         # The rules cost 3 % of a call, and give the same result without a user.
-        if path in self._open and "principal" not in scope:
+        if path in routes.permitted and "principal" not in scope:
             await self.app(scope, receive, send)
             return
         try:
             await super().__call__(scope, receive, send)
         except RouteForbidden:
-            error = relay_of(scope).routes.unknown_route(path)
-            await send_error(error, scope, send)
+            await send_error(routes.unknown_route(path), scope, send)
             return
-        if path in relay_of(scope).routes.relayed and "principal" not in scope:
-            self._open.add(path)
+        if path in routes.relayed and "principal" not in scope:
+            routes.permitted.add(path)
 
     async def _send_error(self, *_args: object, **_options: object) -> None:
         raise RouteForbidden
