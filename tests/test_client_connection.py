@@ -96,7 +96,7 @@ def test_more_than_200_headers_are_rejected(
 
 @WITH_AUTH
 def test_401_is_complete_for_client_that_waits_for_100_continue(server: Server) -> None:
-    """The client was never asked for its body, so that there is none to discard."""
+    """The client was never asked for its body, so it will not send one."""
     lines = (EXPECT, b"Content-Length: 2000000")
     with RawConnection(server.port) as connection:
         connection.send(request(b"POST", CHAT, *lines, headers=(b"Host: a",)))
@@ -155,7 +155,7 @@ def test_waiting_requests_are_bounded_in_memory(
 def test_body_that_is_trickled_gives_its_bytes_back(
     server: Server, upstream: Upstream
 ) -> None:
-    """A byte now and then is no progress; only 16 KiB, or the end of a body, are."""
+    """Progress is 16 KiB, or the end of a body; a byte now and then is not."""
     call = request(body=to_json(chat(user="x" * 600_000)))
     with RawConnection(server.port) as connection:
         connection.send(call[:-10])

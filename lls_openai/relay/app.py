@@ -127,7 +127,7 @@ class Relay:
             raise relay_error(error, "upstream_unreachable") from None
 
     async def _complete_model_names(self, scope: Scope) -> None:
-        """Make `GET /v1/models/{id}` take the names that calls take."""
+        """Resolve the name in `GET /v1/models/{id}` as calls do."""
         name = scope["path"].removeprefix("/v1/models/")
         if name != scope["path"]:
             name = await self._models.full_name(name, scope)

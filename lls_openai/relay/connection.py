@@ -160,7 +160,10 @@ class Connection(asyncio.Protocol):
         waiter, response = self._waiter, self._parser.response
         if waiter is not None and response is not None:
             self._waiter, self._response = None, response
-            if not waiter.done():
+            if waiter.cancelled():
+                # No other call may get this connection before it has ended.
+                self.abort()
+            else:
                 waiter.set_result(response)
 
     def _count_interim_responses(self) -> None:

@@ -36,13 +36,13 @@ class Pool:
             UpstreamError: no connection, no response, or none in time.
         """
         connection = self._take() or await self._connect()
-        response = connection.request(head, body)
+        call = connection.request(head, body)
         # The connection has what is not sent yet.
         del head, body
         try:
-            return await response
-        except BaseException:
-            connection.abort()
+            return await call
+        except asyncio.CancelledError:
+            _abandon(connection, call)
             raise
 
     async def close(self) -> None:
@@ -94,3 +94,14 @@ class Pool:
                 break
             del self._idle[connection]
             connection.abort()
+
+
+def _abandon(connection: Connection, call: asyncio.Future[UpstreamResponse]) -> None:
+    """End a connection whose call was cancelled, unless it may have another call.
+
+    The response may have arrived just before its client disconnected.
+    """
+    if call.cancelled():
+        connection.abort()
+    elif not call.exception():
+        call.result().close()

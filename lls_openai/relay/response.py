@@ -42,7 +42,7 @@ _PASSED = frozenset(
 )
 _PASSED_PREFIXES = (b"x-ratelimit-", b"ratelimit", b"openai-", b"anthropic-")
 
-# No cache may keep a stream, and nginx buffers it unless it is told not to.
+# No cache may keep a stream, and nginx buffers it unless this header is there.
 _STREAM_HEADERS = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 
 # RFC 9110, section 15: a final status is in one of these classes.
