@@ -1,4 +1,4 @@
-"""The clients as the tool sees them: called with a key, a method and a model.
+"""Drivers: they call a client with a key, a method and a model.
 
 A method has the name of its column: models, streamed, tools, id.
 """
@@ -6,7 +6,7 @@ A method has the name of its column: models, streamed, tools, id.
 import json
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, override
@@ -16,21 +16,22 @@ from tests.support.wire import Json
 from tools.clients.sdks import PROMPT, RESULT, WEATHER
 
 type Env = Mapping[str, str]
-# Raises FailedError, with what the client tells of the failure.
+# Raises ProgramError with the output of a client that fails.
 type Call = Callable[[str, str, Any], Any]
 
-CHAT_MODELS = (MODEL, GEMINI_MODEL, CLAUDE_MODEL)
 
-
-class FailedError(Exception):
-    """A program failed; the message is what it has printed."""
+class ProgramError(Exception):
+    """A program failed; the message is its output."""
 
 
 def run(
-    arguments: list[str], directory: Path, env: Env | None = None, seconds: float = 300
+    arguments: Sequence[str],
+    directory: Path,
+    env: Env | None = None,
+    seconds: float = 300,
 ) -> str:
-    """Run a program to its end; what it has printed."""
-    ran = subprocess.run(
+    """Run a program; return its standard output."""
+    done = subprocess.run(
         arguments,
         cwd=directory,
         env=env,
@@ -40,33 +41,34 @@ def run(
         timeout=seconds,
         check=False,
     )
-    if ran.returncode:
-        told = " ".join(f"{ran.stdout} {ran.stderr}".split())
-        raise FailedError(f"{Path(arguments[0]).name} ({ran.returncode}): {told}")
-    return ran.stdout
+    if done.returncode:
+        output = " ".join(f"{done.stdout} {done.stderr}".split())
+        raise ProgramError(f"{Path(arguments[0]).name} ({done.returncode}): {output}")
+    return done.stdout
 
 
-def process(directory: Path, env: Env, name: str) -> Call:
-    """Run a driver in the client's own language, sdks.py or sdks.mjs, for each call."""
+def process(directory: Path, env: Env, target: str) -> Call:
+    """Run sdks.py or sdks.mjs, the client's own language, for each call."""
     is_node = (directory / "node_modules").exists()
     program, file = ("node", "sdks.mjs") if is_node else ("python", "sdks.py")
     # Node looks for packages beside the program.
     shutil.copy(Path(__file__).with_name(file), directory)
-    content = json.dumps({"PROMPT": PROMPT, "RESULT": RESULT, "WEATHER": WEATHER})
+    inputs = json.dumps({"PROMPT": PROMPT, "RESULT": RESULT, "WEATHER": WEATHER})
 
     def call(key: str, method: str, argument: Any) -> Any:  # noqa: ANN401
-        own = {"OPENAI_API_KEY": key, "ANTHROPIC_API_KEY": key, "CONTENT": content}
-        command = [program, file, name, method, json.dumps(argument)]
-        return json.loads(run(command, directory, {**env, **own}).splitlines()[-1])
+        keys = {"OPENAI_API_KEY": key, "ANTHROPIC_API_KEY": key}
+        command = [program, file, target, method, json.dumps(argument)]
+        output = run(command, directory, {**env, **keys, "INPUTS": inputs})
+        return json.loads(output.splitlines()[-1])
 
     return call
 
 
 @dataclass
 class Chat:
-    """A call: makes bodies of Chat Completions, and reads the answers."""
+    """Builds bodies of Chat Completions and reads the responses."""
 
-    # Sends a key and a body, and gives JSON; None asks for the models.
+    # Sends a body with a key and returns the JSON; None lists the models.
     create: Callable[[str, Any], Any]
     key: str = ""
     model: str = ""
@@ -75,9 +77,10 @@ class Chat:
         self.key, self.model = key, model
         return getattr(self, method)()
 
-    def _ask(self, *turns: Json, **more: object) -> Any:  # noqa: ANN401
+    def _send(self, *turns: Json, **fields: object) -> Any:  # noqa: ANN401
         messages = [{"role": "user", "content": PROMPT}, *turns]
-        return self.create(self.key, {"model": self.model, "messages": messages} | more)
+        body = {"model": self.model, "messages": messages}
+        return self.create(self.key, body | fields)
 
     def models(self) -> list[str]:
         listed = self.create(self.key, None)
@@ -85,101 +88,105 @@ class Chat:
         return [model["id"] for model in models]
 
     def streamed(self) -> list[str]:
-        chunks = self._ask(stream=True)
+        chunks = self._send(stream=True)
         if "error" in chunks[-1]:
-            raise FailedError(json.dumps(chunks[-1]))
+            raise ProgramError(json.dumps(chunks[-1]))
         choices = [choice for chunk in chunks for choice in chunk["choices"]]
         return [choice["delta"].get("content") or "" for choice in choices]
 
     def tools(self) -> object:
         function = {"name": "weather", "parameters": WEATHER}
         tools = [{"type": "function", "function": function}]
-        asked = self._ask(tools=tools)["choices"][0]["message"]
-        call = {"tool_call_id": asked["tool_calls"][0]["id"]}
-        result = {"role": "tool", "content": RESULT} | call
-        answer = self._ask(asked, result, tools=tools)
-        return answer["choices"][0]["message"]["content"]
+        first = self._send(tools=tools)["choices"][0]["message"]
+        call_id = first["tool_calls"][0]["id"]
+        result = {"role": "tool", "content": RESULT, "tool_call_id": call_id}
+        second = self._send(first, result, tools=tools)
+        return second["choices"][0]["message"]["content"]
 
     def id(self) -> object:
-        return self._ask()["_request_id"]
+        return self._send()["_request_id"]
 
 
 class Messages(Chat):
-    """Makes bodies of Messages and reads the answers."""
+    """Builds bodies of Messages and reads the responses."""
 
     @override
-    def _ask(self, *turns: Json, **more: object) -> Any:
-        return super()._ask(*turns, max_tokens=100, **more)
+    def _send(self, *turns: Json, **fields: object) -> Any:
+        return super()._send(*turns, max_tokens=100, **fields)
 
     @override
     def streamed(self) -> list[str]:
-        events = self._ask(stream=True)
+        events = self._send(stream=True)
         return [event["delta"].get("text", "") for event in events if "delta" in event]
 
     @override
     def tools(self) -> object:
         tools = [{"name": "weather", "input_schema": WEATHER}]
-        call = self._ask(tools=tools)["content"]
+        call = self._send(tools=tools)["content"]
         result = {"type": "tool_result", "tool_use_id": call[0]["id"]}
-        asked = {"role": "assistant", "content": call}
-        told = {"role": "user", "content": [result | {"content": RESULT}]}
-        return self._ask(asked, told, tools=tools)["content"][0]["text"]
+        turns = [
+            {"role": "assistant", "content": call},
+            {"role": "user", "content": [result | {"content": RESULT}]},
+        ]
+        return self._send(*turns, tools=tools)["content"][0]["text"]
 
 
-def sdk(directory: Path, env: Env, name: str) -> Call:
-    """Run an SDK, which is sent bodies."""
-    start = process(directory, env, name)
-    form = Messages if name == "Anthropic" else Chat
-    return form(lambda key, body: start(key, "create", body))
+def sdk(directory: Path, env: Env, target: str) -> Call:
+    """Run an SDK whose `create` takes a body."""
+    call = process(directory, env, target)
+    api = Messages if target == "Anthropic" else Chat
+    return api(lambda key, body: call(key, "create", body))
 
 
-def curl(directory: Path, env: Env, _name: str) -> Call:
-    """Run curl."""
-
+def curl(directory: Path, env: Env, _target: str) -> Call:
     def create(key: str, body: Any) -> Any:  # noqa: ANN401
         url = f"{env['OPENAI_BASE_URL']}/{'chat/completions' if body else 'models'}"
         command = ["curl", "-sS", "--retry", "1", "--fail-with-body", url]
         command += ["-w", "\n%header{x-request-id}"]
         command += ["-H", f"Authorization: Bearer {key}"]
         command += ["--json", json.dumps(body)] if body else []
-        answer, _, request_id = run(command, directory, env).rpartition("\n")
-        if "data: " in answer:
-            events = answer.removesuffix("data: [DONE]\n\n").split("data: ")[1:]
+        response, _, request_id = run(command, directory, env).rpartition("\n")
+        if "data: " in response:
+            events = response.removesuffix("data: [DONE]\n\n").split("data: ")[1:]
             return [json.loads(event) for event in events]
-        return json.loads(answer) | {"_request_id": request_id}
+        return json.loads(response) | {"_request_id": request_id}
 
     return Chat(create)
 
 
-# The commands for a terminal, before the model.
+_CODEX = ("codex", "exec", "--skip-git-repo-check", PROMPT)
+# Commands for a terminal, up to the model.
 _COMMANDS = {
-    "claude": ["claude", "-p", PROMPT, "--tools", "Read", "--model"],
-    "codex": ["codex", "exec", "--skip-git-repo-check", PROMPT, "-m"],
-    "llm": ["llm", PROMPT, "-m"],
+    "claude": ("claude", "-p", PROMPT, "--tools", "Read", "--model"),
+    "codex": (*_CODEX, "-m"),
+    "codex-builtin": (*_CODEX, "-c", "openai_base_url={OPENAI_BASE_URL}", "-m"),
+    "llm": ("llm", PROMPT, "-m"),
+    "opencode": ("opencode", "run", PROMPT, "-m"),
 }
 _FUNCTION = f"def weather(city: str) -> str:\n    return {RESULT!r}\n"
 
 
-def cli(directory: Path, env: Env, name: str) -> Call:
-    """A command for a terminal, and the files that it reads."""
-    own = {"api_base": env["OPENAI_BASE_URL"], "api_key_name": "openai"}
-    models = (*CHAT_MODELS, "openai/breaks-off", "nobody/gpt-4o")
-    names = [{"model_id": model, "model_name": model} for model in models]
-    entries = [{**name, **own, "supports_tools": True} for name in names]
+def cli(directory: Path, env: Env, target: str) -> Call:
+    """Run a command for a terminal, and write the files that it reads."""
+    provider = {"api_base": env["OPENAI_BASE_URL"], "api_key_name": "openai"}
+    provider |= {"supports_tools": "true"}
+    models = MODEL, GEMINI_MODEL, CLAUDE_MODEL, "openai/breaks-off", "nobody/gpt-4o"
+    entries = [{"model_id": name, "model_name": name} | provider for name in models]
     (directory / "extra-openai-models.yaml").write_text(json.dumps(entries))
     (directory / ".codex").mkdir()
-    # Both call home.
+    # Both would call Codex's own servers.
     config = "features.plugins = false\nanalytics.enabled = false\n"
     (directory / ".codex/config.toml").write_text(config)
+    command = [part.format(**env) for part in _COMMANDS[target]]
 
     def call(key: str, method: str, model: str) -> str:
         if method not in ("streamed", "tools"):
-            raise FailedError(f"{name} does not do this")
-        own = {"OPENAI_API_KEY": key, "ANTHROPIC_API_KEY": key}
-        own |= {"LLM_USER_PATH": str(directory)}
-        has_function = (name, method) == ("llm", "tools")
-        more = ["--functions", _FUNCTION] if has_function else []
+            raise ProgramError(f"{target} cannot do this")
+        keys = dict.fromkeys(("OPENAI_API_KEY", "ANTHROPIC_API_KEY"), key)
+        keys |= {"CODEX_API_KEY": key} if target == "codex-builtin" else {}
+        is_llm = (target, method) == ("llm", "tools")
+        functions = ["--functions", _FUNCTION] if is_llm else []
         # Some retry for a minute.
-        return run([*_COMMANDS[name], model, *more], directory, {**env, **own}, 60)
+        return run([*command, model, *functions], directory, {**env, **keys}, 60)
 
     return call

@@ -1,11 +1,11 @@
-"""Drives a client for Python in its environment: `python sdks.py CLIENT METHOD ARG`.
+"""Calls a Python client in its environment: `python sdks.py CLASS METHOD ARGUMENT`.
 
-It prints what the method returned, or raised. An SDK has `create` alone: it is sent the
-bodies of drivers.py, None for the models.
+Prints the method's result as JSON, or the exception. A class with `create` takes bodies
+built by drivers.py, or None for the models; others have a method for each column.
 """
 
-# ruff: noqa: ANN401 - any client; a method does what its column is called
-# ruff: noqa: PLC0415, SLF001 - each is installed alone; some keep the request id there
+# ruff: noqa: ANN401 - any client's types
+# ruff: noqa: PLC0415, SLF001 - one client is installed; some keep the request id there
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ from typing import Any
 
 PROMPT = "Say hello."
 RESULT = "It is sunny."
-# The parameters of the tool `weather`, whose result is RESULT.
+# The parameters of the tool `weather`, which returns RESULT.
 WEATHER = {
     "type": "object",
     "properties": {"city": {"type": "string"}},
@@ -26,13 +26,13 @@ ADDRESS = os.environ.get("OPENAI_BASE_URL", "").removesuffix("/v1")
 
 
 def weather(city: str) -> str:
-    """Tell the weather in a city."""
+    """Return the weather in a city."""
     return RESULT if city else ""
 
 
 def prefixed(model: str) -> str:
-    """The name for clients that take `openai/` for their own and send what follows."""
-    # As their users write it: the server gets `gpt-4o`.
+    """Return the name for a client that strips `openai/` from it."""
+    # Its users write `openai/gpt-4o` too, and the server receives `gpt-4o`.
     return model if model == "openai/gpt-4o" else f"openai/{model}"
 
 
@@ -53,7 +53,7 @@ class Anthropic:
 
 
 class LlamaStack:
-    """`llama-stack-client`, with the key in its provider data."""
+    """llama-stack-client, with the key in its provider data."""
 
     def create(self, body: Any) -> Any:
         from llama_stack_client import LlamaStackClient
@@ -63,9 +63,9 @@ class LlamaStack:
         if not body:
             return client.models.list()
         raw = client.chat.completions.with_raw_response.create(**body)
-        answer = raw.parse()
-        answer._request_id = raw.headers["x-request-id"]
-        return answer
+        response = raw.parse()
+        response._request_id = raw.headers["x-request-id"]
+        return response
 
 
 class LiteLLM:
@@ -73,20 +73,24 @@ class LiteLLM:
         import litellm
 
         if not body:
-            own: Any = {"api_key": os.environ["OPENAI_API_KEY"], "api_base": ADDRESS}
-            own |= {"check_provider_endpoint": True, "custom_llm_provider": "openai"}
-            return [{"id": name} for name in litellm.get_valid_models(**own)]
-        answer = litellm.completion(**body | {"model": prefixed(body["model"])})
-        headers = answer._hidden_params.get("additional_headers", {})
-        answer._request_id = headers.get("llm_provider-x-request-id")
-        return answer
+            models: Any = litellm.get_valid_models(
+                check_provider_endpoint=True,
+                custom_llm_provider="openai",
+                api_key=os.environ["OPENAI_API_KEY"],
+                api_base=ADDRESS,
+            )
+            return [{"id": name} for name in models]
+        response = litellm.completion(**body | {"model": prefixed(body["model"])})
+        headers = response._hidden_params.get("additional_headers", {})
+        response._request_id = headers.get("llm_provider-x-request-id")
+        return response
 
 
 class LangChain:
-    def _chat(self, model: str, **more: Any) -> Any:
+    def _chat(self, model: str, **options: Any) -> Any:
         from langchain_openai import ChatOpenAI
 
-        return ChatOpenAI(model=model, **more)
+        return ChatOpenAI(model=model, **options)
 
     def streamed(self, model: str) -> Any:
         return [chunk.content for chunk in self._chat(model).stream(PROMPT)]
@@ -101,19 +105,19 @@ class LangChain:
         return chat.invoke([HumanMessage(PROMPT), call, result]).content
 
     def id(self, model: str) -> Any:
-        answer = self._chat(model, include_response_headers=True).invoke(PROMPT)
-        return answer.response_metadata["headers"]["x-request-id"]
+        response = self._chat(model, include_response_headers=True).invoke(PROMPT)
+        return response.response_metadata["headers"]["x-request-id"]
 
 
 class PydanticAI:
-    """pydantic-ai's `openai:`, which is Responses."""
+    """pydantic-ai's `openai:`, which uses the Responses API."""
 
     prefix = "openai"
 
-    def _agent(self, model: str, **more: Any) -> Any:
+    def _agent(self, model: str, **options: Any) -> Any:
         from pydantic_ai import Agent
 
-        return Agent(f"{self.prefix}:{model}", **more)
+        return Agent(f"{self.prefix}:{model}", **options)
 
     def streamed(self, model: str) -> Any:
         result = self._agent(model).run_stream_sync(PROMPT)
@@ -128,21 +132,21 @@ class PydanticAIChat(PydanticAI):
 
 
 class Agents:
-    """`openai-agents`, with its default, which is Responses."""
+    """openai-agents, which uses the Responses API by default."""
 
-    def _run(self, model: str, run: str = "run_sync", **more: Any) -> Any:
+    def _run(self, model: str, run: str = "run_sync", **options: Any) -> Any:
         import agents
 
-        agent = agents.Agent(name="agent", model=prefixed(model), **more)
+        agent = agents.Agent(name="agent", model=prefixed(model), **options)
         return getattr(agents.Runner, run)(agent, PROMPT)
 
     def streamed(self, model: str) -> Any:
-        async def pieces() -> list[str]:
+        async def read() -> list[str]:
             events = self._run(model, "run_streamed").stream_events()
             raw = [e.data async for e in events if e.type == "raw_response_event"]
             return [d.delta for d in raw if d.type == "response.output_text.delta"]
 
-        return asyncio.run(pieces())
+        return asyncio.run(read())
 
     def tools(self, model: str) -> Any:
         from agents import function_tool
@@ -153,21 +157,37 @@ class Agents:
         return self._run(model).raw_responses[0].request_id
 
 
-def plain(answer: Any) -> Any:
-    """What an SDK gives, as JSON, with the request id where there is one."""
-    if hasattr(answer, "model_dump"):
-        own = {"_request_id": getattr(answer, "_request_id", None)}
-        return answer.model_dump(mode="json", exclude_unset=True) | own
-    is_plain = isinstance(answer, str | dict)
-    return answer if is_plain else [plain(each) for each in answer]
+class ClaudeAgent:
+    def _run(self, model: str) -> str:
+        from claude_agent_sdk import ClaudeAgentOptions, query
+
+        async def read() -> str:
+            options = ClaudeAgentOptions(model=model, tools=["Read"])
+            result = None
+            async for message in query(prompt=PROMPT, options=options):
+                result = getattr(message, "result", None) or result
+            return str(result)
+
+        return asyncio.run(read())
+
+    streamed = tools = _run
+
+
+def to_json(response: Any) -> Any:
+    """Convert an SDK's object to JSON, with the request id if it has one."""
+    if hasattr(response, "model_dump"):
+        request_id = {"_request_id": getattr(response, "_request_id", None)}
+        return response.model_dump(mode="json", exclude_unset=True) | request_id
+    is_json = isinstance(response, str | dict)
+    return response if is_json else [to_json(each) for each in response]
 
 
 if __name__ == "__main__":
     name, method, argument = sys.argv[1:]
     try:
-        answer = getattr(globals()[name](), method)(json.loads(argument))
-        print(json.dumps(plain(answer)))
-    except Exception as error:  # noqa: BLE001 - whatever a client raises is told
-        # Some have the code of an error in its body alone.
-        facts = {n: vars(error).get(n) for n in ("status_code", "code", "body")}
-        sys.exit(f"{type(error).__name__}: {error} {facts}")
+        result = getattr(globals()[name](), method)(json.loads(argument))
+        print(json.dumps(to_json(result)))
+    except Exception as error:  # noqa: BLE001 - the tool shows whatever a client raises
+        # Some have the error's code in the body alone.
+        details = {key: vars(error).get(key) for key in ("status_code", "code", "body")}
+        sys.exit(f"{type(error).__name__}: {error} {details}")

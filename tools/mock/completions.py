@@ -1,6 +1,6 @@
-"""What a model says to a request, and the four forms in which it is told.
+"""The completion of a request, and its four formats.
 
-Chat Completions, Embeddings, Responses, and Messages.
+Chat Completions, Embeddings, Responses and Messages, buffered and streamed.
 """
 
 import json
@@ -12,53 +12,68 @@ from dataclasses import dataclass
 
 from tests.support.wire import Json, event
 
-# What fits the parameters of the tool `weather`, which the clients are given.
+# They fit the parameters of `weather`, the tool that `make clients` offers.
 _ARGUMENTS = {"city": "Paris"}
 
 
 @dataclass(frozen=True)
-class Saying:
-    """A text; or a call of the tool `name`, and the text is its arguments in JSON."""
+class Completion:
+    """A text, or a call of the tool `tool` with `text` as its JSON arguments.
+
+    A token is a word.
+    """
 
     model: str
     text: str
-    name: str
-    # The number of words in the request.
-    heard: int
+    tool: str
+    input_tokens: int
 
     @property
-    def pieces(self) -> list[str]:
-        """What is streamed, each word with the space behind it."""
+    def words(self) -> list[str]:
+        """The parts of a stream: each word with the space after it."""
         return re.findall(r"\S+\s*", self.text)
 
-    def usage(self, heard: str, said: str) -> Json:
-        """The tokens under the names of a form, a token being a word."""
-        count = len(self.pieces)
-        return {heard: self.heard, said: count, "total_tokens": self.heard + count}
+    def usage(self, input_name: str, output_name: str) -> Json:
+        """Return the token counts under the names of one format."""
+        output = len(self.words)
+        total = self.input_tokens + output
+        return {
+            input_name: self.input_tokens,
+            output_name: output,
+            "total_tokens": total,
+        }
 
 
-def say(body: Json) -> Saying:
-    """Answer a request of any of the forms; the first of its tools is called."""
-    turns = body.get("messages") or body["input"]
-    if isinstance(turns, str):
-        turns = [{"role": "user", "content": turns}]
-    heard = sum(len(_text(turn).split()) for turn in turns)
-    last, model = turns[-1], body["model"]
-    is_result = last.get("role") == "tool" or "result" in json.dumps(last)
-    is_result = is_result or last.get("type") == "function_call_output"
-    if body.get("tools") and not is_result:
+def complete(body: Json) -> Completion:
+    """Call the first tool of a request, or else repeat its last message."""
+    messages = body.get("messages") or body["input"]
+    if isinstance(messages, str):
+        messages = [{"role": "user", "content": messages}]
+    input_tokens = sum(len(_text(message).split()) for message in messages)
+    last, model = messages[-1], body["model"]
+    has_result = _is_tool_result(last)
+    if body.get("tools") and not has_result:
         tool = body["tools"][0]
         name = tool.get("function", tool)["name"]
-        return Saying(model, json.dumps(_ARGUMENTS), name, heard)
-    verb = "read" if is_result else "heard"
-    return Saying(model, f"{model} {verb}: {_text(last)}", "", heard)
+        return Completion(model, json.dumps(_ARGUMENTS), name, input_tokens)
+    verb = "read" if has_result else "heard"
+    return Completion(model, f"{model} {verb}: {_text(last)}", "", input_tokens)
 
 
-def _text(turn: Json) -> str:
-    content = turn.get("content", turn.get("output")) or ""
+def _is_tool_result(message: Json) -> bool:
+    if message.get("role") == "tool" or message.get("type") == "function_call_output":
+        return True
+    parts = message.get("content")
+    return isinstance(parts, list) and any(
+        p.get("type") == "tool_result" for p in parts
+    )
+
+
+def _text(message: Json) -> str:
+    content = message.get("content", message.get("output")) or ""
     if isinstance(content, str):
         return content
-    # A result in Messages has a text or parts of its own inside.
+    # A tool result of Messages has a text, or parts like these, inside it.
     texts = (part.get("text") or _text(part) for part in content)
     return " ".join(filter(None, texts))
 
@@ -68,54 +83,57 @@ def new_id(prefix: str) -> str:
 
 
 def envelope(kind: str, model: str) -> Json:
-    """What every answer and chunk of Chat Completions begins with."""
-    own = {"id": new_id("chatcmpl-"), "created": int(time.time())}
-    return own | {"object": kind, "model": model}
+    """Return the fields that every object of Chat Completions has."""
+    fields = {"id": new_id("chatcmpl-"), "created": int(time.time())}
+    return fields | {"object": kind, "model": model}
 
 
-def chat_usage(said: Saying) -> Json:
-    return said.usage("prompt_tokens", "completion_tokens")
+def chat_usage(completion: Completion) -> Json:
+    return completion.usage("prompt_tokens", "completion_tokens")
 
 
-def chat_reason(said: Saying) -> str:
-    return "tool_calls" if said.name else "stop"
+def chat_reason(completion: Completion) -> str:
+    return "tool_calls" if completion.tool else "stop"
 
 
-def chat_call(said: Saying) -> Json:
-    """The entry in `tool_calls`."""
-    function = {"name": said.name, "arguments": said.text}
-    return {"id": f"call_{said.name}", "type": "function", "function": function}
+def chat_call(completion: Completion) -> Json:
+    """Return the entry in `tool_calls`."""
+    function = {"name": completion.tool, "arguments": completion.text}
+    return {"id": f"call_{completion.tool}", "type": "function", "function": function}
 
 
-def chat(said: Saying, call: Json) -> Json:
-    own: Json = {"content": None, "tool_calls": [call]}
-    message = {"role": "assistant"} | (own if said.name else {"content": said.text})
-    choice = {"index": 0, "message": message, "finish_reason": chat_reason(said)}
-    start = envelope("chat.completion", said.model)
-    return start | {"choices": [choice], "usage": chat_usage(said)}
+def chat(completion: Completion, call: Json) -> Json:
+    message: Json = {"role": "assistant", "content": completion.text}
+    if completion.tool:
+        message |= {"content": None, "tool_calls": [call]}
+    choice = {"index": 0, "message": message, "finish_reason": chat_reason(completion)}
+    start = envelope("chat.completion", completion.model)
+    return start | {"choices": [choice], "usage": chat_usage(completion)}
 
 
-def chat_chunks(body: Json, said: Saying) -> Iterator[Json]:
-    """The chunks of Chat Completions, as OpenAI and Anthropic stream them."""
-    start = envelope("chat.completion.chunk", said.model)
+def chat_chunks(body: Json, completion: Completion) -> Iterator[Json]:
+    """Yield the chunks of Chat Completions as OpenAI and Anthropic stream them."""
+    start = envelope("chat.completion.chunk", completion.model)
     wants_usage = (body.get("stream_options") or {}).get("include_usage")
     start |= {"usage": None} if wants_usage else {}
-    for delta in _chat_deltas(said):
+    for delta in _chat_deltas(completion):
         yield start | {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
-    last = {"index": 0, "delta": {}, "finish_reason": chat_reason(said)}
+    last = {"index": 0, "delta": {}, "finish_reason": chat_reason(completion)}
     yield start | {"choices": [last]}
     if wants_usage:
-        yield start | {"choices": [], "usage": chat_usage(said)}
+        yield start | {"choices": [], "usage": chat_usage(completion)}
 
 
-def _chat_deltas(said: Saying) -> Iterator[Json]:
-    yield {"role": "assistant", "content": None if said.name else ""}
-    if said.name:
-        call = chat_call(said) | {"function": {"name": said.name, "arguments": ""}}
+def _chat_deltas(completion: Completion) -> Iterator[Json]:
+    yield {"role": "assistant", "content": None if completion.tool else ""}
+    if completion.tool:
+        call = chat_call(completion) | {
+            "function": {"name": completion.tool, "arguments": ""}
+        }
         yield {"tool_calls": [{"index": 0} | call]}
-    for piece in said.pieces:
-        part = {"index": 0, "function": {"arguments": piece}}
-        yield {"tool_calls": [part]} if said.name else {"content": piece}
+    for word in completion.words:
+        part = {"index": 0, "function": {"arguments": word}}
+        yield {"tool_calls": [part]} if completion.tool else {"content": word}
 
 
 def embeddings(body: Json) -> Json:
@@ -124,36 +142,41 @@ def embeddings(body: Json) -> Json:
     return {"object": "list", "data": [one], "model": body["model"], "usage": usage}
 
 
-def response(said: Saying) -> Json:
-    """A finished answer of Responses, with its one item of output."""
-    part = {"type": "output_text", "text": said.text, "annotations": [], "logprobs": []}
+def response(completion: Completion) -> Json:
+    """Return a completed response of the Responses API, with one output item."""
+    part = {
+        "type": "output_text",
+        "text": completion.text,
+        "annotations": [],
+        "logprobs": [],
+    }
     item: Json = {"id": new_id("msg_"), "type": "message", "status": "completed"}
     item |= {"role": "assistant", "content": [part]}
-    if said.name:
+    if completion.tool:
         item = {"id": new_id("fc_"), "type": "function_call", "status": "completed"}
-        item |= {"name": said.name, "call_id": f"call_{said.name}"}
-        item |= {"arguments": said.text}
+        item |= {"name": completion.tool, "call_id": f"call_{completion.tool}"}
+        item |= {"arguments": completion.text}
     return {
         "id": new_id("resp_"),
         "object": "response",
         "created_at": int(time.time()),
         "status": "completed",
-        "model": said.model,
+        "model": completion.model,
         "output": [item],
-        "usage": said.usage("input_tokens", "output_tokens")
+        "usage": completion.usage("input_tokens", "output_tokens")
         | {"input_tokens_details": {"cached_tokens": 0}}
         | {"output_tokens_details": {"reasoning_tokens": 0}},
     }
 
 
-def response_events(whole: Json, said: Saying) -> Iterator[bytes]:
-    """The typed events of a streamed answer of Responses, numbered."""
-    (item,) = whole["output"]
-    started = whole | {"status": "in_progress", "output": [], "usage": None}
+def response_events(full: Json, completion: Completion) -> Iterator[bytes]:
+    """Yield the numbered events of a stream of the Responses API."""
+    (item,) = full["output"]
+    started = full | {"status": "in_progress", "output": [], "usage": None}
     at: Json = {"item_id": item["id"], "output_index": 0}
     kind, field, first, last = "function_call_arguments", "arguments", [], []
     empty: Json = {"status": "in_progress", field: ""}
-    if not said.name:
+    if not completion.tool:
         kind, field, (part,) = "output_text", "text", item["content"]
         at |= {"content_index": 0, "logprobs": []}
         first = [("content_part.added", at | {"part": part | {"text": ""}})]
@@ -164,47 +187,54 @@ def response_events(whole: Json, said: Saying) -> Iterator[bytes]:
         ("in_progress", {"response": started}),
         ("output_item.added", {"output_index": 0, "item": item | empty}),
         *first,
-        *((f"{kind}.delta", at | {"delta": piece}) for piece in said.pieces),
-        (f"{kind}.done", at | {field: said.text}),
+        *((f"{kind}.delta", at | {"delta": word}) for word in completion.words),
+        (f"{kind}.done", at | {field: completion.text}),
         *last,
         ("output_item.done", {"output_index": 0, "item": item}),
-        ("completed", {"response": whole}),
+        ("completed", {"response": full}),
     ]
     for number, (step, fields) in enumerate(events):
         name = f"response.{step}"
         yield event({"type": name, "sequence_number": number} | fields, name)
 
 
-def message(said: Saying) -> Json:
-    """A regular answer of Messages."""
-    block: Json = {"type": "text", "text": said.text}
-    if said.name:
-        block = {"type": "tool_use", "id": f"toolu_{said.name}", "name": said.name}
-        block |= {"input": json.loads(said.text)}
+def message(completion: Completion) -> Json:
+    """Return a buffered response of the Messages API."""
+    block: Json = {"type": "text", "text": completion.text}
+    if completion.tool:
+        block = {
+            "type": "tool_use",
+            "id": f"toolu_{completion.tool}",
+            "name": completion.tool,
+        }
+        block |= {"input": json.loads(completion.text)}
     return {
         "id": new_id("msg_"),
         "type": "message",
         "role": "assistant",
-        "model": said.model,
+        "model": completion.model,
         "content": [block],
-        "stop_reason": "tool_use" if said.name else "end_turn",
+        "stop_reason": "tool_use" if completion.tool else "end_turn",
         "stop_sequence": None,
-        "usage": {"input_tokens": said.heard, "output_tokens": len(said.pieces)},
+        "usage": {
+            "input_tokens": completion.input_tokens,
+            "output_tokens": len(completion.words),
+        },
     }
 
 
-def message_events(whole: Json, said: Saying) -> Iterator[bytes]:
-    """The typed events of a streamed answer of Messages."""
-    (block,) = whole["content"]
-    empty: Json = {"input": {}} if said.name else {"text": ""}
+def message_events(full: Json, completion: Completion) -> Iterator[bytes]:
+    """Yield the events of a stream of the Messages API."""
+    (block,) = full["content"]
+    empty: Json = {"input": {}} if completion.tool else {"text": ""}
     kind, field = ("text_delta", "text")
-    if said.name:
+    if completion.tool:
         kind, field = ("input_json_delta", "partial_json")
-    deltas = [{"type": kind, field: piece} for piece in said.pieces]
-    ending = {"stop_reason": whole["stop_reason"], "stop_sequence": None}
-    usage = {"output_tokens": len(said.pieces)}
+    deltas = [{"type": kind, field: word} for word in completion.words]
+    ending = {"stop_reason": full["stop_reason"], "stop_sequence": None}
+    usage = {"output_tokens": len(completion.words)}
     events: list[tuple[str, Json]] = [
-        ("message_start", {"message": whole | {"content": [], "stop_reason": None}}),
+        ("message_start", {"message": full | {"content": [], "stop_reason": None}}),
         ("content_block_start", {"index": 0, "content_block": block | empty}),
         ("ping", {}),
         *(("content_block_delta", {"index": 0, "delta": delta}) for delta in deltas),

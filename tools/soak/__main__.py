@@ -19,7 +19,7 @@ from pathlib import Path
 from tests.support.server import Server, ServerError, Servers
 from tests.support.upstream import Upstream, in_background
 from tools.cli import exit_on_signals, log
-from tools.mock.vendors import DIALECTS
+from tools.mock.vendors import VENDORS
 from tools.soak.attacks import VARIATION, attacks
 from tools.soak.calls import endurance, keys
 from tools.soak.log_readers import log_readers
@@ -56,7 +56,7 @@ def main() -> int:
     try:
         with (
             tempfile.TemporaryDirectory() as name,
-            in_background(**DIALECTS) as upstream,
+            in_background(**VENDORS) as upstream,
             closing(Servers(Path(name), upstream.environment)) as servers,
         ):
             for line in run(servers, upstream, options.calls):
