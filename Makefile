@@ -11,6 +11,11 @@ UV_VERSION := uv>=0.13,<0.14
 # --locked would also compare the file with that index, and fail if they differ.
 RUN := $(UV) run --frozen
 
+# OGX requires other versions of Llama Stack's dependencies, so it has an environment of
+# its own; this project is installed there without its dependencies.
+OGX := UV_PROJECT_ENVIRONMENT=.venv-ogx $(RUN) --only-group ogx --only-group dev
+INSTALL_ON_OGX = @$(OGX) $(UV) pip install --quiet --no-deps --editable .
+
 # The settings in .env are for the server. `uv run --env-file` would stop at the first
 # value with a space and print it, and a shell would execute the values.
 DOTENV := $(if $(wildcard .env),dotenv --file .env run --no-override)
@@ -19,10 +24,10 @@ DOTENV := $(if $(wildcard .env),dotenv --file .env run --no-override)
 NO_KEYS := sh -c 'exec env $$(awk "BEGIN { for (name in ENVIRON) \
 	if (name ~ /^[A-Za-z0-9_]*_API_KEY$$/) print \"-u\", name }") "$$@"' sh
 
-.PHONY: help demo server client test lint bench clients soak deploy
+.PHONY: help demo server client test lint bench clients soak deploy ogx test-ogx
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
 	@echo 'Pass options in ARGS: make client ARGS="--model openai/gpt-4o"'
 
 demo: $(SETUP) ## run server and client against a mock upstream; no key, no internet
@@ -54,6 +59,14 @@ soak: $(SETUP) ## load it for minutes, attack it, and measure memory and leaks
 
 deploy: $(SETUP) ## test deploy/ with nginx, systemd and bubblewrap
 	$(RUN) --group deploy pytest tests/deploy $(ARGS)
+
+ogx: $(SETUP) ## run the server on OGX instead of Llama Stack, on OGX_PORT
+	$(INSTALL_ON_OGX)
+	$(OGX) $(DOTENV) $(NO_KEYS) python -m lls_openai run.yaml $(ARGS)
+
+test-ogx: $(SETUP) ## run the tests on OGX
+	$(INSTALL_ON_OGX)
+	UV_COMPILE_BYTECODE=1 $(OGX) pytest $(ARGS)
 
 .uv/bin/uv:
 	@echo "No working uv found: installing one into .uv/ (only this once)."

@@ -30,8 +30,6 @@ IS_OGX = NAME == "ogx"
 DISTRIBUTION = "ogx" if IS_OGX else "llama-stack"
 # The prefix of its environment variables.
 VARIABLE = "OGX" if IS_OGX else "LLAMA_STACK"
-COMMAND = "ogx" if IS_OGX else "llama"
-RUN_COMMAND = ["run"] if IS_OGX else ["stack", "run"]
 PASSTHROUGH = f"{NAME}.providers.remote.inference.passthrough"
 
 # An object of Llama Stack's, which ships no type information.
@@ -62,9 +60,9 @@ if not TYPE_CHECKING:
 
 
 def import_command() -> Untyped:
-    """Return the command line's entry point.
+    """Return the entry point of Llama Stack's command line.
 
     Importing it sets up logging and reads the environment.
     """
-    (command,) = entry_points(group="console_scripts", name=COMMAND)
+    (command,) = entry_points(group="console_scripts", name="llama")
     return command.load()

@@ -12,13 +12,15 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from tests.support.network import Network
-from tests.support.run_yaml import Variation
+from tests.support.ogx import is_ignored_on_ogx, skip_on_ogx
+from tests.support.run_yaml import IS_OGX, Variation
 from tests.support.server import Server, Servers, clean_environment
 from tests.support.upstream import Upstream, in_background
 
@@ -35,11 +37,29 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", mark)
 
 
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Leave out the files that are not for the installed server."""
+    if IS_OGX:
+        return is_ignored_on_ogx(collection_path) or None
+    return collection_path.name == "test_ogx.py" or None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what OGX cannot do, where that is installed."""
+    if IS_OGX:
+        skip_on_ogx(items)
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Collect the variations that the tests need."""
     variations = session.config.stash[_variations] = {}
     shared: dict[str, Any] = {}
-    items = [i for i in session.items if "server" in getattr(i, "fixturenames", ())]
+    items = [
+        item
+        for item in session.items
+        if "server" in getattr(item, "fixturenames", ())
+        and not item.get_closest_marker("skip")
+    ]
     for item in items:
         marks = item.iter_markers("providers")
         added = {name: each for mark in marks for name, each in mark.args[0].items()}

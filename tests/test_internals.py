@@ -19,7 +19,7 @@ from tests.support import docs
 from tests.support.run_yaml import PROJECT
 
 PACKAGE = PROJECT / "lls_openai"
-MAX_ROWS = 28
+MAX_ROWS = 20
 
 
 class Entry(NamedTuple):
@@ -178,7 +178,7 @@ def test_only_stack_imports_the_server() -> None:
 @pytest.mark.parametrize(
     ("model", "fields"),
     [
-        ("NetworkConfig", "headers proxy timeout tls"),
+        ("NetworkConfig", f"headers{' limits' * stack.IS_OGX} proxy timeout tls"),
         ("TLSConfig", "ciphers client_cert client_key min_version verify"),
         ("ProxyConfig", "cacert http https no_proxy url"),
         ("TimeoutConfig", "connect read"),

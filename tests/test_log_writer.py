@@ -14,7 +14,7 @@ import pytest
 
 from lls_openai.server.log_writer import LogWriter
 from tests.support.http import MODELS, eventually
-from tests.support.run_yaml import RUN_YAML
+from tests.support.run_yaml import RUN_YAML, VARIABLE
 from tests.support.server import clean_environment, free_port, listens
 
 # Of 256 bytes: a pipe of Linux holds 256 of them.
@@ -113,7 +113,7 @@ def serving(stderr: int, *, text: bool) -> Iterator[httpx.Client]:
     process = subprocess.Popen(
         [sys.executable, "-m", "lls_openai", str(RUN_YAML), "--port", str(port)],
         env=clean_environment()
-        | {"LLAMA_STACK_LOG_FORMAT": "text" if text else "json"},
+        | {f"{VARIABLE}_LOG_FORMAT": "text" if text else "json"},
         stderr=stderr,
     )
     url = f"http://127.0.0.1:{port}"

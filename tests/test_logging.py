@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
+from lls_openai.server.log_format import FORMAT_VARIABLE
 from lls_openai.server.logging_setup import LineFormatter, is_wanted
 from tests.support.http import CHAT, MODELS, bearer, chat, eventually
 from tests.support.server import Server
 
-JSON = {"LLAMA_STACK_LOG_FORMAT": "json"}
-TEXT = {"LLAMA_STACK_LOG_FORMAT": "text"}
+JSON = {FORMAT_VARIABLE: "json"}
+TEXT = {FORMAT_VARIABLE: "text"}
 
 
 def record(message: object, *args: object, **more: Any) -> logging.LogRecord:  # noqa: ANN401 - logging's
@@ -26,7 +27,7 @@ def record(message: object, *args: object, **more: Any) -> logging.LogRecord:  #
 def formatter(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> LineFormatter:
-    monkeypatch.setenv("LLAMA_STACK_LOG_FORMAT", request.param)
+    monkeypatch.setenv(FORMAT_VARIABLE, request.param)
     return LineFormatter()
 
 
@@ -78,7 +79,7 @@ def test_control_and_format_characters_are_escaped(formatter: LineFormatter) -> 
 def test_further_lines_of_a_text_message_cannot_pass_for_log_lines(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("LLAMA_STACK_LOG_FORMAT", "text")
+    monkeypatch.setenv(FORMAT_VARIABLE, "text")
     line = LineFormatter().format(record("first\n12:00:00  forged"))
 
     assert line.endswith("warning: first\n    12:00:00  forged")

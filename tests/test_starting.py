@@ -9,8 +9,9 @@ import httpx
 import pytest
 
 from lls_openai.server.command import run
+from lls_openai.stack import DISTRIBUTION
 from tests.support.http import MODELS, bearer, eventually
-from tests.support.run_yaml import PROVIDERS
+from tests.support.run_yaml import PROVIDERS, VARIABLE
 from tests.support.server import Server
 
 UPSTREAMS = ["OPENAI_UPSTREAM_URL", "GEMINI_UPSTREAM_URL", "ANTHROPIC_UPSTREAM_URL"]
@@ -25,8 +26,8 @@ def test_version_option_prints_both_versions(
     with pytest.raises(SystemExit):
         run()
 
-    own, stack = version("lls-openai"), version("llama-stack")
-    assert capfd.readouterr().out == f"lls-openai {own}, llama-stack {stack}\n"
+    own, stack = version("lls-openai"), version(DISTRIBUTION)
+    assert capfd.readouterr().out == f"lls-openai {own}, {DISTRIBUTION} {stack}\n"
 
 
 @pytest.mark.server(
@@ -49,7 +50,7 @@ def test_starts_without_home_or_upstream_and_announces_itself_in_json(
 
 
 @pytest.mark.server(
-    as_module=True, env=REFUSED | {"LLS_WORKERS": "2", "LLAMA_STACK_LOG_FORMAT": "text"}
+    as_module=True, env=REFUSED | {"LLS_WORKERS": "2", f"{VARIABLE}_LOG_FORMAT": "text"}
 )
 def test_start_lines_in_text_fit_80_columns(
     server: Server, client: httpx.Client

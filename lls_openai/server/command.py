@@ -17,14 +17,8 @@ from uvicorn.supervisors.multiprocess import Multiprocess
 
 from lls_openai.server.config_check import abort_startup, check_address, read_run_yaml
 from lls_openai.server.logging_setup import choose_format, set_up_logging
-from lls_openai.stack import (
-    DISTRIBUTION,
-    IS_OGX,
-    RUN_COMMAND,
-    VARIABLE,
-    StackConfig,
-    import_command,
-)
+from lls_openai.server.ogx import serve_on_ogx
+from lls_openai.stack import DISTRIBUTION, IS_OGX, VARIABLE, StackConfig, import_command
 
 _PORT_VARIABLE = f"{VARIABLE}_PORT"
 
@@ -58,21 +52,25 @@ def _read_port(option: str | None) -> int:
 
 
 def _run_stack(path: Path, port: int, config: StackConfig) -> None:
-    sys.argv[1:] = [*RUN_COMMAND, str(path), "--port", str(port)]
-    if IS_OGX and not config.server.tls_certfile:
-        # OGX does not serve plain HTTP without it.
-        sys.argv.append("--insecure")
     # The command line itself logs at `info` that HTTPS is on when it is not.
     os.environ.setdefault(f"{VARIABLE}_LOGGING", "cli=warning")
     choose_format()
     _set_up_uvicorn()
+    try:
+        if IS_OGX:
+            serve_on_ogx(path, port, config)
+        else:
+            _run_llama_stack(path, port)
+    except Exception as error:  # noqa: BLE001 (whatever Llama Stack finds wrong)
+        abort_startup(f"{path}: {' '.join(str(error).split())}")
+
+
+def _run_llama_stack(path: Path, port: int) -> None:
+    sys.argv[1:] = ["stack", "run", str(path), "--port", str(port)]
     # Importing it sets up logging and reads the environment.
     command = import_command()
     set_up_logging()
-    try:
-        command()
-    except Exception as error:  # noqa: BLE001 (whatever Llama Stack finds wrong)
-        abort_startup(f"{path}: {' '.join(str(error).split())}")
+    command()
 
 
 def _set_up_uvicorn() -> None:

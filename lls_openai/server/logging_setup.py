@@ -31,6 +31,10 @@ _DROPPED = re.compile(
     "|Application shutdown complete|Finished server process|Uvicorn running on"
     "|^Shutting down$"
     "|Waiting for background tasks|Model refresh task cancelled"
+    # OGX warns that there are no server tokens, which are optional here.
+    "|Authentication is not configured"
+    # The configuration: a proxy's URL in it may contain a password.
+    r"|Stack Configuration:|\\nproviders:\\n"
 )
 
 # What structlog and Llama Stack add to the fields of a message.
@@ -61,7 +65,7 @@ def set_up_logging() -> None:
                 logger.removeHandler(old)
                 logger.addHandler(handler)
     logging.getLogger("lls_openai").setLevel(logging.INFO)
-    for name in (f"{NAME}.core.stack", "uvicorn.error"):
+    for name in (f"{NAME}.core.stack", f"{NAME}.core.server.server", "uvicorn.error"):
         logging.getLogger(name).addFilter(is_wanted)
 
 

@@ -16,6 +16,7 @@ from lls_openai.relay.app import RelayMiddleware, attach_relay
 from lls_openai.server.lifecycle import configure_process, running_server
 from lls_openai.server.log_writer import dropped_lines
 from lls_openai.server.metrics import Numbers, start_metrics
+from lls_openai.server.ogx import remove_resolved_config
 from lls_openai.server.stack_routes import RoutePolicy, answer_exception
 from lls_openai.stack import Stack, Untyped, server
 
@@ -25,6 +26,7 @@ _create_registry_refresh_task = Stack.create_registry_refresh_task
 def start(stack: Stack) -> None:
     """Set up the process; called in the serving loop, with every provider in place."""
     _create_registry_refresh_task(stack)
+    remove_resolved_config()
     relay = attach_relay(stack)
     # Afterwards, its signal handler is ours.
     server_state = getattr(running_server(), "server_state", ServerState())

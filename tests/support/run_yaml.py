@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from tests.support.wire import Json
 
 PROJECT = Path(__file__).parents[2]
 RUN_YAML = PROJECT / "run.yaml"
+# The server of this environment, and the prefix of its variables.
+IS_OGX = find_spec("ogx") is not None
+VARIABLE = "OGX" if IS_OGX else "LLAMA_STACK"
 PROVIDERS = "openai", "openai-mini", "gemini", "anthropic"
 _NEW_PROVIDER: Json = {
     "provider_type": "remote::passthrough",
@@ -24,7 +28,7 @@ _AUTH = {"provider_config": {"type": "custom", "endpoint": "${env.AUTH_URL}"}}
 WITH_AUTH = pytest.mark.server({"server": {"auth": _AUTH}})
 DEBUG_LOGGING = pytest.mark.server(
     {"logging_config": {"category_levels": {"all": "debug"}}},
-    env={"LLAMA_STACK_LOG_FORMAT": "text", "LLAMA_STACK_LOGGING": "all=debug"},
+    env={f"{VARIABLE}_LOG_FORMAT": "text", f"{VARIABLE}_LOGGING": "all=debug"},
 )
 
 # Seconds, and bytes: two bodies of 600 kB are too many.

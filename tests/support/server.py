@@ -18,7 +18,7 @@ from typing import IO
 import httpx
 
 from tests.support.http import eventually
-from tests.support.run_yaml import Variation
+from tests.support.run_yaml import IS_OGX, VARIABLE, Variation
 from tests.support.wire import Json
 
 # Llama Stack needs 3 to 4 s; a machine under load much longer.
@@ -27,7 +27,7 @@ _BOOT_SECONDS = 60
 # this project, Llama Stack, OpenTelemetry and Python.
 _UNWANTED_VARIABLES = re.compile(
     r".*_API_KEY|.*_UPSTREAM_URL|(HTTPS?|ALL|NO)_PROXY|SSL_CERT_(FILE|DIR)"
-    r"|(LLS|LLAMA_STACK|OTEL|SQLITE_STORE)_.*|PYTHON.+",
+    r"|(LLS|LLAMA_STACK|OGX|OTEL|SQLITE_STORE)_.*|PYTHON.+",
     re.IGNORECASE,
 )
 
@@ -87,15 +87,16 @@ class Server:
         variables = {
             "HOME": str(home),
             "TMPDIR": str(temporary),
-            "LLAMA_STACK_PORT": str(self.port),
+            f"{VARIABLE}_PORT": str(self.port),
             "PYTHONUNBUFFERED": "1",
         }
-        if variation.as_module:
+        # `make ogx` has no other way to start it.
+        if variation.as_module or IS_OGX:
             command = [sys.executable, "-m", "lls_openai"]
         else:
             command = [str(Path(sys.executable).with_name("llama")), "stack", "run"]
             # `python -m lls_openai` chooses the format itself.
-            variables["LLAMA_STACK_LOG_FORMAT"] = "json"
+            variables[f"{VARIABLE}_LOG_FORMAT"] = "json"
         self.command = [*command, str(variation.write(directory))]
         with self._output("stdout") as stdout, self._output("stderr") as stderr:
             self._process = subprocess.Popen(
