@@ -4,6 +4,7 @@ An upstream's own errors are relayed unchanged. A message is written where its e
 raised, and contains neither a key nor a prompt.
 """
 
+from http import HTTPStatus
 from typing import Literal
 
 import msgspec
@@ -112,6 +113,15 @@ class RelayError(Exception):
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(body)),
         ]
+
+    def http_response(self, request_id: bytes) -> bytes:
+        """Return a complete response, after which the connection is closed."""
+        status, body = HTTPStatus(self.status), self.body()
+        return (
+            b"HTTP/1.1 %d %b\r\nconnection: close\r\n"
+            b"content-type: application/json\r\ncontent-length: %d\r\n"
+            b"x-request-id: %b\r\n\r\n%b"
+        ) % (status, status.phrase.encode(), len(body), request_id, body)
 
     def event(self, error_format: Format) -> bytes:
         """Return the error as an event of a stream.

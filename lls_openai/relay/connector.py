@@ -12,14 +12,10 @@ from lls_openai.relay.connection import Connection
 from lls_openai.relay.tls import ClientContext
 from lls_openai.relay.tunnel import open_tunnel
 from lls_openai.relay.upstream_errors import connect_error, connect_timeout
+from lls_openai.tcp import enable_keep_alive
 
 # RFC 8305, section 8: after so many seconds the next address of a host is tried, too.
 NEXT_ADDRESS_DELAY = 0.25
-
-# TCP keep-alive in seconds: before common NATs forget a silent connection; one whose
-# peer is gone ends after these and nine probes.
-KEEP_ALIVE_IDLE = 60
-KEEP_ALIVE_INTERVAL = 15
 
 
 class Endpoint(NamedTuple):
@@ -88,7 +84,7 @@ class Connector:
         sock = await start_connection(
             await self._resolve(endpoint), happy_eyeballs_delay=NEXT_ADDRESS_DELAY
         )
-        _keep_alive(sock)
+        enable_keep_alive(sock)
         try:
             await asyncio.get_running_loop().create_connection(
                 lambda: connection,
@@ -133,15 +129,3 @@ async def _start_tls(connection: Connection, upstream: Endpoint) -> asyncio.Tran
     if transport is None:
         raise ConnectionResetError
     return transport
-
-
-def _keep_alive(sock: socket.socket) -> None:
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    # macOS has another name for the first of these.
-    for name, value in (
-        ("TCP_KEEPIDLE", KEEP_ALIVE_IDLE),
-        ("TCP_KEEPALIVE", KEEP_ALIVE_IDLE),
-        ("TCP_KEEPINTVL", KEEP_ALIVE_INTERVAL),
-    ):
-        if option := getattr(socket, name, None):
-            sock.setsockopt(socket.IPPROTO_TCP, option, value)
