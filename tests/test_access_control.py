@@ -6,6 +6,7 @@ import yaml
 
 from tests.support.http import (
     CHAT,
+    COUNT_TOKENS,
     EMBEDDINGS,
     GEMINI_MODEL,
     KEYS,
@@ -27,6 +28,8 @@ providers:
     - provider_id: stock
       provider_type: remote::openai
       config: {base_url: "${env.OPENAI_UPSTREAM_URL}/v1"}
+    # Only registered and full names.
+    - {provider_id: anthropic, config: {model_patterns: null}}
   safety: [{provider_id: guard, provider_type: "inline::llama-guard", config: {}}]
 registered_resources:
   models:
@@ -118,7 +121,13 @@ def test_embedding_model_is_called_by_its_bare_name(
 
 
 @pytest.mark.parametrize(
-    "model", ["gemini-2.5-flash-lite", "gemini/gemini-3.5-flash-lite"]
+    "model",
+    [
+        "gemini-2.5-flash-lite",
+        "gemini/gemini-3.5-flash-lite",
+        # By a pattern.
+        "gemini-3.5-flash-lite",
+    ],
 )
 def test_user_may_call_a_model_that_the_access_policy_permits(
     client: httpx.Client, model: str
@@ -131,7 +140,7 @@ def test_user_may_call_a_model_that_the_access_policy_permits(
 
 
 @pytest.mark.parametrize(
-    "model", ["gpt-4o-mini", "openai/gpt-4o", "openai/gpt-5.6-luna"]
+    "model", ["gpt-4o-mini", "openai/gpt-4o", "openai/gpt-5.6-luna", "gpt-5.6-luna"]
 )
 def test_model_that_the_access_policy_hides_is_not_found(
     client: httpx.Client, upstream: Upstream, model: str
@@ -163,13 +172,32 @@ def test_only_permitted_models_are_listed(client: httpx.Client, user: str) -> No
     assert [model["id"] for model in listed] == [GEMINI_MODEL]
 
 
-def test_route_that_the_route_policy_hides_from_a_user_is_not_found(
+@pytest.mark.parametrize(
+    "path", [CHAT, "/chat/completions", "/v1/v1/chat/completions", COUNT_TOKENS]
+)
+@pytest.mark.parametrize(("user", "status"), [("bob", 200), ("carol", 404)])
+def test_route_policy_applies_to_a_route_under_every_path(
+    client: httpx.Client, upstream: Upstream, user: str, status: int, path: str
+) -> None:
+    """`/v1/*` is for developers; it opens all routes that are known to be relayed."""
+    response = client.post(path, json=chat(GEMINI_MODEL), headers=headers_of(user))
+
+    assert response.status_code == status, response.text
+    assert len(upstream.requests) == (status == 200)
+
+
+def test_without_patterns_only_registered_and_full_names_are_found(
     client: httpx.Client, upstream: Upstream
 ) -> None:
-    response = client.post(CHAT, json=chat(GEMINI_MODEL), headers=headers_of("carol"))
+    names = "claude-opus-5-5", "anthropic/claude-opus-5-5"
 
-    assert response.status_code == 404, response.text
-    assert upstream.requests == []
+    statuses = [
+        client.post(CHAT, json=chat(name), headers=headers_of("alice")).status_code
+        for name in names
+    ]
+
+    assert statuses == [404, 200]
+    assert len(upstream.anthropic.requests) == 1
 
 
 @pytest.mark.parametrize(

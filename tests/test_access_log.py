@@ -19,7 +19,19 @@ from tests.support.http import (
 from tests.support.run_yaml import DEBUG_LOGGING
 from tests.support.server import Server
 from tests.support.upstream import Upstream
-from tests.support.wire import DONE, FIRST_EVENT, Gate, Json, respond, stream
+from tests.support.wire import (
+    CLOSE,
+    DONE,
+    FIRST_EVENT,
+    JSON,
+    RESET,
+    SILENCE,
+    Gate,
+    Json,
+    Step,
+    respond,
+    stream,
+)
 
 
 def entry_of(server: Server, response: httpx.Response) -> Json:
@@ -121,15 +133,57 @@ def test_entry_of_an_upstreams_own_error_has_no_code(
     assert (entry["status"], entry["code"], entry["model"]) == (502, None, MODEL)
 
 
-@pytest.mark.providers({"gone": {"base_url": "${env.REFUSED_URL}"}})
-def test_entry_of_an_unreachable_upstream_has_the_reason(
-    server: Server, client: httpx.Client
+@pytest.mark.providers(
+    {
+        "gone": {"base_url": "${env.REFUSED_URL}"},
+        "impatient": {"network": {"timeout": 0.5}},
+        "unresolvable": {"base_url": "${env.UNRESOLVABLE_URL}"},
+        "untrusted": {"base_url": "${env.TLS_URL}"},
+    }
+)
+@pytest.mark.parametrize(
+    ("provider", "steps", "status", "reason"),
+    [
+        pytest.param("gone", [], 502, "refused the connection", id="refused"),
+        pytest.param("unresolvable", [], 502, "could not be resolved", id="dns"),
+        pytest.param("untrusted", [], 502, "local issuer certificate", id="tls"),
+        pytest.param("openai", [CLOSE], 502, "closed the connection", id="closed"),
+        pytest.param("openai", [RESET], 502, "reset the connection", id="reset"),
+        pytest.param(
+            "openai", [b"hello\r\n\r\n"], 502, "not valid HTTP", id="not-http"
+        ),
+        pytest.param(
+            "openai",
+            [*stream(b"{", headers=JSON)[:-1], CLOSE],
+            502,
+            "after 1 byte of the response body",
+            id="closed-in-body",
+        ),
+        pytest.param(
+            "openai", [respond(status=307)], 502, "check base_url", id="redirect"
+        ),
+        pytest.param("impatient", [SILENCE], 504, "longer than 0.5 s", id="silent"),
+    ],
+)
+def test_entry_of_a_failed_call_has_the_reason_that_the_client_reads(
+    server: Server,
+    client: httpx.Client,
+    upstream: Upstream,
+    provider: str,
+    steps: list[Step],
+    status: int,
+    reason: str,
 ) -> None:
-    response = client.post(CHAT, json=chat("gone/x"), headers=bearer())
+    if steps:
+        upstream.openai.script(*steps)
+
+    response = client.post(CHAT, json=chat(f"{provider}/x"), headers=bearer())
 
     entry = entry_of(server, response)
-    assert (entry["status"], entry["code"]) == (502, "upstream_unreachable")
-    assert "refused the connection" in entry["reason"]
+    error = response.json()["error"]
+    assert (entry["status"], entry["code"]) == (status, error["code"])
+    assert reason in entry["reason"]
+    assert entry["reason"] == error["message"]
 
 
 def test_entry_has_256_characters_of_a_long_path(

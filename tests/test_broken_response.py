@@ -3,10 +3,31 @@
 import httpx
 import pytest
 
-from tests.support.http import CHAT, CHAT_REQUEST, MEBIBYTE, bearer, chat, exchange
+from tests.support.http import (
+    CHAT,
+    CHAT_BODY,
+    CHAT_REQUEST,
+    MEBIBYTE,
+    bearer,
+    chat,
+    exchange,
+    request,
+    to_json,
+)
 from tests.support.server import Server
 from tests.support.upstream import Upstream
-from tests.support.wire import CLOSE, JSON, RESET, Gate, Step, chunk, response_head
+from tests.support.wire import (
+    CLOSE,
+    JSON,
+    RESET,
+    Gate,
+    Step,
+    chunk,
+    respond,
+    response_head,
+)
+
+STREAMING_BODY = to_json(chat(stream=True))
 
 
 @pytest.mark.parametrize(
@@ -102,6 +123,26 @@ def test_upstream_that_resets_the_connection_returns_502_without_retry(
     assert response.status_and_code == (502, "upstream_unreachable")
     assert "reset the connection" in response.error["message"]
     assert len(upstream.openai.requests) == 1
+
+
+@pytest.mark.parametrize("status", [300, 301, 302, 303, 305, 307, 308])
+@pytest.mark.parametrize(
+    "body", [CHAT_BODY, STREAMING_BODY], ids=["buffered", "stream"]
+)
+def test_redirect_of_the_upstream_is_not_followed_and_returns_502(
+    server: Server, upstream: Upstream, status: int, body: bytes
+) -> None:
+    """A key would follow it to wherever it leads."""
+    location = f"{upstream.gemini.url}/chat/completions"
+    upstream.openai.script(respond(b"{}", status, {"location": location}))
+
+    response = exchange(server.port, request(body=body))
+
+    assert response.status_and_code == (502, "upstream_unreachable")
+    assert f"{status}" in response.error["message"]
+    assert "check base_url" in response.error["message"]
+    assert location not in response.error["message"]
+    assert upstream.requests == [upstream.openai.request]
 
 
 @pytest.mark.parametrize(

@@ -7,17 +7,19 @@ from contextlib import AbstractContextManager
 import httpx
 import pytest
 
-from tests.support.http import CHAT, MESSAGES, bearer, chat
+from tests.support.http import CHAT, MESSAGES, RESPONSES, bearer, chat
 from tests.support.server import Server
 from tests.support.upstream import Upstream
 from tests.support.wire import (
     CLOSE,
+    DONE,
     EVENTS,
     FIRST_EVENT,
     RESET,
     SILENCE,
     Gate,
     Step,
+    event,
     response_head,
     stream,
 )
@@ -97,7 +99,8 @@ def test_break_is_an_error_event_after_the_last_complete_event(
         "code": code,
     }
     (entry,) = server.wait_access_log(request_id=response.headers["x-request-id"])
-    assert entry["code"] == code
+    assert (entry["status"], entry["code"]) == (200, code)
+    assert entry["reason"] == error["message"]
 
 
 def test_break_on_messages_route_is_an_error_event_in_anthropics_form(
@@ -117,6 +120,71 @@ def test_break_on_messages_route_is_an_error_event_in_anthropics_form(
     message = body["error"]["message"]
     assert "reset the connection" in message
     assert body == {"type": "error", "error": {"type": "api_error", "message": message}}
+
+
+def test_break_on_responses_route_is_one_event_that_every_client_reads(
+    upstream: Upstream, client: httpx.Client
+) -> None:
+    """Codex and the AI SDK read `response.error`, and openai-python `error`."""
+    gate = Gate()
+    upstream.openai.script(*stream(FIRST_EVENT)[:-1], gate, RESET)
+
+    with call(client, RESPONSES) as response:
+        pieces = response.iter_raw()
+        assert next(pieces) == FIRST_EVENT
+        gate.open()
+        name, _, data = b"".join(pieces).partition(b"\n")
+
+    assert name == b"event: response.failed"
+    assert data.endswith(b"}\n\n")
+    body = json.loads(data.removeprefix(b"data: "))
+    message = body["error"]["message"]
+    assert "reset the connection" in message
+    assert body == {
+        "type": "response.failed",
+        "sequence_number": 0,
+        "response": {
+            "status": "failed",
+            "error": {"code": "upstream_disconnected", "message": message},
+        },
+        "error": {
+            "message": message,
+            "type": "server_error",
+            "param": None,
+            "code": "upstream_disconnected",
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "last"),
+    [
+        pytest.param(CHAT, DONE, id="chat"),
+        pytest.param(
+            MESSAGES, event({"type": "message_stop"}, "message_stop"), id="messages"
+        ),
+        pytest.param(
+            RESPONSES,
+            event({"type": "response.completed"}, "response.completed"),
+            id="responses",
+        ),
+    ],
+)
+def test_break_after_the_last_event_is_no_error(
+    server: Server, upstream: Upstream, client: httpx.Client, path: str, last: bytes
+) -> None:
+    gate = Gate()
+    upstream.openai.script(*stream(FIRST_EVENT + last, gate, end=RESET))
+
+    with call(client, path) as response:
+        pieces = response.iter_raw()
+        received = next(pieces)
+        gate.open()
+        received += b"".join(pieces)
+
+    assert received == FIRST_EVENT + last
+    (entry,) = server.wait_access_log(request_id=response.headers["x-request-id"])
+    assert (entry["status"], entry["code"]) == (200, None)
 
 
 def test_stream_until_close_that_is_closed_in_order_is_complete(

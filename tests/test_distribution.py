@@ -43,6 +43,7 @@ def test_openai_client_lists_the_five_models(server: Server) -> None:
         provider, _, vendor_name = model.id.partition("/")
         assert (model.object, model.owned_by) == ("model", "llama_stack")
         assert isinstance(model.created, int)
+        assert fields["display_name"] == DISPLAY_NAMES[model.id]
         metadata = fields["custom_metadata"]
         assert metadata["display_name"] == DISPLAY_NAMES[model.id]
         assert metadata["provider_id"] == provider
@@ -56,7 +57,8 @@ def test_openai_client_retrieves_a_model(server: Server, name: str) -> None:
 
     assert (model.id, model.object, model.owned_by) == (name, "model", "llama_stack")
     assert isinstance(model.created, int)
-    assert model.to_dict()["identifier"] == name
+    fields = model.to_dict()
+    assert (fields["identifier"], fields["display_name"]) == (name, DISPLAY_NAMES[name])
 
 
 def test_llama_stack_client_lists_and_retrieves_models(server: Server) -> None:

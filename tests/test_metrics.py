@@ -22,7 +22,18 @@ from tests.support.network import Network
 from tests.support.run_yaml import PROJECT, Variation
 from tests.support.server import Server, Servers
 from tests.support.upstream import Upstream
-from tests.support.wire import DONE, RESET, Gate, Json, Step, event, respond, stream
+from tests.support.wire import (
+    DONE,
+    EVENTS,
+    JSON,
+    RESET,
+    Gate,
+    Json,
+    Step,
+    event,
+    respond,
+    stream,
+)
 
 DURATION = "gen_ai.client.operation.duration"
 FIRST_CHUNK = "gen_ai.client.operation.time_to_first_chunk"
@@ -74,6 +85,11 @@ class Collector:
         export: ExportMetricsServiceRequest
         export = ExportMetricsServiceRequest.FromString(exports[-1])
         return export
+
+    def wait_export(self) -> None:
+        """Wait for an export that has all calls so far."""
+        number = len(self.exports()) + 2
+        eventually(lambda: len(self.exports()) >= number, "another export")
 
     def points(self, name: str | None = None) -> list[Point]:
         """Return the points of the last export, or those with this name."""
@@ -243,6 +259,74 @@ def test_failed_call_has_its_error_type(
 
     (point,) = collector.wait(DURATION, attribute=(ERROR, error))
     assert point.attributes["gen_ai.request.model"] == MODEL
+
+
+QUOTED = event({"text": 'data: [DONE]\n\n "type": "message_stop" response.completed'})
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "events", "error"),
+    [
+        pytest.param(CHAT, EVENTS, [event({}), DONE], None, id="chat"),
+        pytest.param(CHAT, JSON, [event({}) + DONE], None, id="chat-as-json"),
+        pytest.param(CHAT, EVENTS, [QUOTED], "499", id="chat-unfinished"),
+        pytest.param(
+            http.MESSAGES,
+            EVENTS,
+            [event({}), event({"type": "message_stop"}, "message_stop")],
+            None,
+            id="messages",
+        ),
+        pytest.param(http.MESSAGES, EVENTS, [QUOTED], "499", id="messages-unfinished"),
+        pytest.param(
+            http.RESPONSES,
+            EVENTS,
+            [event({}), event({"type": "response.completed"}, "response.completed")],
+            None,
+            id="responses",
+        ),
+        pytest.param(
+            http.RESPONSES, EVENTS, [QUOTED], "499", id="responses-unfinished"
+        ),
+    ],
+)
+def test_stream_whose_client_disconnects_is_a_success_after_its_last_event(
+    exporting: Server,
+    collector: Collector,
+    upstream: Upstream,
+    path: str,
+    headers: Json,
+    events: list[bytes],
+    error: str | None,
+) -> None:
+    """The OpenAI SDKs do so before the upstream's end of body."""
+
+    def numbers() -> dict[str | None, int]:
+        return {
+            point.attributes.get(ERROR): point.number
+            for point in collector.points(DURATION)
+            if point.attributes["gen_ai.request.model"] == MODEL
+        }
+
+    collector.wait_export()
+    before = numbers()
+    upstream.openai.script(*stream(*events, Gate(), headers=headers))
+    body = chat(stream=True)
+    with exporting.client.stream(
+        "POST", path, json=body, headers=http.bearer()
+    ) as response:
+        received, pieces = b"", response.iter_raw()
+        while received != b"".join(events):
+            received += next(pieces)
+
+    assert upstream.openai.requests[-1].disconnected.wait(5)
+    request_id = response.headers["x-request-id"]
+    (entry,) = exporting.wait_access_log(request_id=request_id)
+    assert (entry["status"], entry["code"]) == (200, None)
+    eventually(
+        lambda: numbers() == before | {error: before.get(error, 0) + 1},
+        f"one more call is measured with the error {error}",
+    )
 
 
 @pytest.mark.parametrize(

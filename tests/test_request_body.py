@@ -2,9 +2,17 @@
 
 import pytest
 
-from tests.support.http import MEBIBYTE, exchange, request
+from tests.support.http import (
+    CHAT,
+    CHAT_REQUEST,
+    MEBIBYTE,
+    RawConnection,
+    exchange,
+    request,
+)
 from tests.support.server import Server
 from tests.support.upstream import Upstream
+from tests.support.wire import respond
 
 START = b'{"model":"openai/m-1",'
 
@@ -35,6 +43,11 @@ START = b'{"model":"openai/m-1",'
             START + b",".join(b'"%d":1' % n for n in range(1_000_000)) + b"}",
             id="1000000-fields",
         ),
+        # Under the limit of colons.
+        pytest.param(
+            START + b",".join(b'"%d":1' % n for n in range(490_000)) + b"}",
+            id="490000-fields",
+        ),
     ],
 )
 def test_body_that_is_not_a_json_object_is_rejected_with_little_memory(
@@ -48,6 +61,68 @@ def test_body_that_is_not_a_json_object_is_rejected_with_little_memory(
     assert response.status_and_code == (400, "invalid_request_body")
     assert response.error["param"] is None
     assert upstream.requests == []
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        pytest.param(b'{"model":', "truncated", id="truncated"),
+        pytest.param(b"{'model':1}", "(byte 1)", id="quotes"),
+        pytest.param(START + b'"a":"\xff"}', "(byte 27)", id="utf-8"),
+        pytest.param(
+            START + b'"a":"' + "é".encode() * 50_000 + b'\xff"}',
+            "(byte 100027)",
+            id="utf-8-in-a-later-chunk",
+        ),
+        pytest.param(START + b'"a":1}\xf0\x9f', "(byte 28)", id="half-a-character"),
+        pytest.param(b'{"a":' * 10_000, "nested too deeply", id="nesting"),
+        pytest.param(
+            START + b'"a":"' + b":" * 500_000 + b'"}', "500,000 colons", id="colons"
+        ),
+        pytest.param(b'{"a":[' + b"1," * 2_000_001, "2,000,000 commas", id="commas"),
+        pytest.param(
+            START + b",".join(b'"%d":1' % n for n in range(60_000)) + b"}",
+            "1,000 fields",
+            id="fields",
+        ),
+    ],
+)
+def test_rejection_says_the_reason_and_the_position(
+    server: Server, body: bytes, reason: str
+) -> None:
+    response = exchange(server.port, request(body=body))
+
+    assert response.status_and_code == (400, "invalid_request_body")
+    assert reason in response.error["message"]
+
+
+def test_body_that_is_not_utf_8_is_rejected_before_the_rest_arrives(
+    server: Server,
+) -> None:
+    start = request(b"POST", CHAT, b"Content-Length: 1000000")
+
+    response = exchange(server.port, start, START, b'"a":"\xff', b"a" * 100)
+
+    assert response.status_and_code == (400, "invalid_request_body")
+
+
+def test_calls_are_served_while_the_fields_of_a_large_body_are_counted(
+    server: Server, upstream: Upstream
+) -> None:
+    """A small call that begins later is at its upstream first."""
+    upstream.openai.script(respond(), times=None)
+    fields = b",".join(b'"%d":1' % n for n in range(490_000))
+    large = b'{"model":"openai/large","a":{' + fields + b"}}"
+
+    with RawConnection(server.port) as connection:
+        connection.send(request(body=large))
+        for _ in range(3):
+            small = exchange(server.port, CHAT_REQUEST)
+            assert small.status == 200
+        assert connection.read_response().status == 200
+
+    models = [each.json["model"] for each in upstream.openai.requests]
+    assert models == ["gpt-4o", "gpt-4o", "gpt-4o", "large"]
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ class Relay:
         if route:
             await self._relay(request, route, credentials)
         elif scope["path"].startswith("/v1/models"):
-            await self._complete_model_names(scope)
+            await self._complete_model_name(scope)
             await next_app(scope, receive, ModelResponse(send).send)
         else:
             await next_app(scope, receive, send)
@@ -126,11 +126,11 @@ class Relay:
         except UpstreamError as error:
             raise relay_error(error, "upstream_unreachable") from None
 
-    async def _complete_model_names(self, scope: Scope) -> None:
-        """Resolve the name in `GET /v1/models/{id}` as calls do."""
+    async def _complete_model_name(self, scope: Scope) -> None:
+        """Replace a bare name in `GET /v1/models/{id}` by the listed one."""
         name = scope["path"].removeprefix("/v1/models/")
         if name != scope["path"]:
-            name = await self._models.full_name(name, scope)
+            name = await self._models.listed_name(name, scope)
             scope["path"] = f"/v1/models/{name}"
 
 

@@ -162,20 +162,26 @@ class _TextChecker:
     def __init__(self) -> None:
         self.colons = self._commas = 0
         self._decoder = codecs.getincrementaldecoder("utf-8")()
-        self._is_inside_character = False
+        # The bytes of a character that continues in the next chunk.
+        self._started = b""
+        self._size = 0
 
     def feed(self, chunk: bytes, *, is_last: bool) -> None:
         """Check the next chunk; raise RelayError if the body is invalid."""
-        if self._is_inside_character or not chunk.isascii():
+        if self._started or not chunk.isascii():
             try:
                 self._decoder.decode(chunk, final=is_last)
-            except UnicodeDecodeError:
-                raise _invalid("it is not valid UTF-8") from None
-            self._is_inside_character = bool(self._decoder.getstate()[0])
+            except UnicodeDecodeError as error:
+                position = self._size - len(self._started) + error.start
+                raise _invalid(f"it is not valid UTF-8 (byte {position})") from None
+            self._started = self._decoder.getstate()[0]
+        self._size += len(chunk)
         self.colons += chunk.count(b":")
         self._commas += chunk.count(b",")
-        if self.colons > MAX_COLONS or self._commas > MAX_COMMAS:
-            raise _too_many_fields()
+        if self.colons > MAX_COLONS:
+            raise _too_many(MAX_COLONS, "colons")
+        if self._commas > MAX_COMMAS:
+            raise _too_many(MAX_COMMAS, "commas")
 
 
 async def _check_field_count(text: bytes) -> None:
@@ -193,13 +199,14 @@ async def _check_field_count(text: bytes) -> None:
             case b":" if depth == 1:
                 fields += 1
         if fields > MAX_FIELDS:
-            raise _too_many_fields()
+            raise _too_many(MAX_FIELDS, "fields")
         if number % _TOKENS_PER_STEP == 0:
             await asyncio.sleep(0)
 
 
-def _too_many_fields() -> RelayError:
-    return RelayError("invalid_request_body", "Request body has too many fields")
+def _too_many(limit: int, what: str) -> RelayError:
+    message = f"Request body has more than {limit:,} {what}"
+    return RelayError("invalid_request_body", message)
 
 
 def _invalid(reason: str) -> RelayError:

@@ -20,18 +20,21 @@ _KEEP_ALIVE = re.compile(rb"(?::[^\r\n]*+(?:\r\n|\r|\n)|[\r\n])+")
 
 _FIELDS = (b":", b"data:", b"event:", b"id:", b"retry:")
 
-# In the last event of a stream.
+# In the last event of a stream. Inside a JSON string, quotes and line ends are escaped.
 _LAST = {
-    "openai": b"data: [DONE]",
-    "responses": b"response.completed",
-    "anthropic": b"message_stop",
+    "openai": re.compile(rb"\[DONE\][\r\n]"),
+    "responses": re.compile(rb'"type": ?"response\.(?:completed|incomplete|failed)"'),
+    "anthropic": re.compile(rb'"type": ?"message_stop"'),
 }
 
 
 def begins_like_events(data: bytes) -> bool:
-    """Return whether a response begins with a field of an event, or a part of one."""
+    """Return whether a response begins with a field of an event, or a part of one.
+
+    Line ends before it keep a connection alive.
+    """
     start = data.lstrip(b"\r\n")
-    return bool(start) and any(
+    return bool(data) and any(
         start.startswith(field) or field.startswith(start) for field in _FIELDS
     )
 
@@ -75,7 +78,7 @@ class EventSplitter(Passthrough):
         data = self.tail + chunk
         end = self._find_end(data)
         self.tail, ready = data[end:], data[:end]
-        if ready.find(self._last) >= 0:
+        if self._last.search(ready):
             self.is_finished = True
         return ready
 

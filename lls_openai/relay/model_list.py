@@ -6,8 +6,6 @@ from typing import Any
 import msgspec
 from starlette.types import Message, Send
 
-from lls_openai.errors import error_body
-
 
 class ModelResponse:
     """Completes Llama Stack's responses about models.
@@ -31,14 +29,14 @@ class ModelResponse:
         self._body += message.get("body", b"")
         if message.get("more_body"):
             return
-        body = _complete(self._start["status"], self._body)
+        body = _complete(self._body)
         headers = [p for p in self._start["headers"] if p[0] != b"content-length"]
         headers.append((b"content-length", b"%d" % len(body)))
         await self._send({**self._start, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
 
 
-def _complete(status: int, body: bytes) -> bytes:
+def _complete(body: bytes) -> bytes:
     try:
         response = msgspec.json.decode(body)
     except msgspec.DecodeError:
@@ -51,9 +49,6 @@ def _complete(status: int, body: bytes) -> bytes:
             fields = {"id": name, "object": "model", "owned_by": "llama_stack"}
             fields |= {"created": int(time.time()), **response}
             return msgspec.json.encode(_with_display_name(fields))
-        case {"error": {"message": str(message)}} if status == 404:  # noqa: PLR2004 (RFC 9110)
-            kind = "invalid_request_error"
-            return error_body(message, kind, "model", "model_not_found")
     return body
 
 

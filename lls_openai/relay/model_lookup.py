@@ -87,12 +87,20 @@ class ModelLookup:
             self._cache[name, model_type] = found
         return found
 
-    async def full_name(self, name: str, scope: Scope) -> str:
-        """Return the listed name for a bare one, or the name itself."""
+    async def listed_name(self, name: str, scope: Scope) -> str:
+        """Return the listed name of a model, for its full or its bare name.
+
+        Raises:
+            RelayError: the user may read no such model, or several have the name.
+        """
         user = request_headers.user_from_scope(scope)
         with request_headers.request_provider_data_context({}, user):
             models = await self._table.get_all_with_type("model")
-        return self._complete_name(name, models)
+        listed = {model.identifier for model in models}
+        full_name = self._complete_name(name, models)
+        if full_name not in listed:
+            raise _unknown_model(name, listed)
+        return full_name
 
     async def _resolve(self, name: str, model_type: ModelType) -> ResolvedModel:
         models: list[Model] = await self._table.get_all_with_type("model")

@@ -194,19 +194,26 @@ class _ResponseSender:
         try:
             # The first body message, which may be empty, makes the headers leave.
             ready = splitter.feed(chunk)
+            if ready:
+                context.observe(ready)
             await self._send_body(ready)
+            # The client may disconnect before the upstream's end of body.
+            context.success = splitter.is_finished
             while chunk := await read():
                 if ready := splitter.feed(chunk):
                     context.observe(ready)
                     await self._send_body(ready)
-                    # The client may disconnect before the upstream's end of body.
                     context.success = splitter.is_finished
             rest = splitter.tail
         except UpstreamError as error:
-            failure = relay_error(error, "upstream_disconnected")
-            context.code, context.reason = failure.code, failure.reason
-            rest = splitter.finish(failure)
+            rest = b"" if splitter.is_finished else self._finish(splitter, error)
         await self._send_body(rest, more=False)
+
+    def _finish(self, splitter: Passthrough, error: UpstreamError) -> bytes:
+        """Note that the stream broke off, and return the bytes that report it."""
+        failure = relay_error(error, "upstream_disconnected")
+        self._context.code, self._context.reason = failure.code, failure.reason
+        return splitter.finish(failure)
 
     async def _read(self) -> bytes:
         try:

@@ -13,14 +13,18 @@ from lls_openai.stack import ModelType, StackConfig
 # A longer path is not repeated in a message.
 MAX_SHOWN_PATH = 128
 
-# Names of OpenTelemetry's GenAI conventions; another route is named by its last part.
-# These routes are relayed as well where a pattern of the policy permits them.
+# The names of OpenTelemetry's GenAI conventions, and the last part of other paths.
+# These routes are relayed also where a pattern of the policy permits them, or where
+# Llama Stack has a route of the same name.
 _OPERATIONS = {
     "/v1/chat/completions": "chat",
     "/v1/completions": "text_completion",
     "/v1/embeddings": "embeddings",
-    "/v1/messages": "chat",
     "/v1/responses": "chat",
+    "/v1/responses/compact": "compact",
+    "/v1/responses/input_tokens": "input_tokens",
+    "/v1/messages": "chat",
+    "/v1/messages/count_tokens": "count_tokens",
 }
 
 # Llama Stack serves these itself.
@@ -57,6 +61,8 @@ class Routes:
         self.relayed = {path: _route(path) for path in self._open if _is_relayed(path)}
         # Relayed paths that the route policy has permitted to a client without a user.
         self.permitted: set[str] = set()
+        # Paths of which it is known whether Llama Stack has a route with that path.
+        self._known = {*_OPERATIONS}
 
     def canonical_path(self, path: str) -> str:
         """Return the path with `/v1` once at its start, where that is a route.
@@ -78,6 +84,8 @@ class Routes:
             RelayError: there is no such route, or it does not allow the method.
         """
         path, method = scope["path"], scope["method"]
+        if path not in self._known:
+            self._leave_to_stack(scope)
         route = self.relayed.get(path)
         if route is None:
             self._check_stack_route(scope, scope["app"].routes)
@@ -87,6 +95,15 @@ class Routes:
                 raise RelayError("upgrade_required", message)
             raise _method_not_allowed(path, method, {"POST"})
         return route
+
+    def _leave_to_stack(self, scope: Scope) -> None:
+        """Relay no path of Llama Stack's own, which the same policy opens."""
+        path = scope["path"]
+        if path in self.relayed:
+            self._known.add(path)
+            routes: Iterable[BaseRoute] = scope["app"].routes
+            if any(route.matches(scope)[0] is not Match.NONE for route in routes):
+                del self.relayed[path]
 
     def _check_stack_route(self, scope: Scope, routes: Iterable[BaseRoute]) -> None:
         path, partial = scope["path"], []

@@ -20,10 +20,21 @@ CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
 EMBEDDINGS = "/v1/embeddings"
 RESPONSES = "/v1/responses"
+COMPACT = "/v1/responses/compact"
+INPUT_TOKENS = "/v1/responses/input_tokens"
 MESSAGES = "/v1/messages"
 COUNT_TOKENS = "/v1/messages/count_tokens"
 MODELS = "/v1/models"
-ROUTES = (CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, MESSAGES, COUNT_TOKENS)
+ROUTES = (
+    CHAT,
+    COMPLETIONS,
+    EMBEDDINGS,
+    RESPONSES,
+    COMPACT,
+    INPUT_TOKENS,
+    MESSAGES,
+    COUNT_TOKENS,
+)
 
 MODEL = "openai/gpt-4o"
 GEMINI_MODEL = "gemini/gemini-2.5-flash-lite"
