@@ -35,9 +35,8 @@ class Connection(Protocol):
     def default_headers(self) -> list[tuple[bytes, bytes]]:
         """Headers of every response."""
 
-    @property
-    def is_writing_paused(self) -> bool:
-        """Whether the client has to read before more is written."""
+    # Whether the client has to read before more is written.
+    is_writing_paused: bool
 
     async def drain(self) -> None:
         """Wait until more can be written."""

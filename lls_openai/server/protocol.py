@@ -89,7 +89,10 @@ class ClientConnection(asyncio.Protocol):
         self._is_last = False
         self._discarded_bytes = 0
         self._reading_paused = False
-        self._writable: asyncio.Future[None] | None = None
+        # Whether the client has to read before more is written.
+        self.is_writing_paused = False
+        self._writable = asyncio.Event()
+        self._writable.set()
         self._progress = ProgressTimer(
             self.client_timeout, self._waits_for_client, self._count_unread, self.abort
         )
@@ -120,13 +123,13 @@ class ClientConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Hold responses back until the client has read more."""
-        self._writable = self._loop.create_future()
+        self.is_writing_paused = True
+        self._writable.clear()
 
     def resume_writing(self) -> None:
         """Continue with the responses."""
-        if self._writable and not self._writable.done():
-            self._writable.set_result(None)
-        self._writable = None
+        self.is_writing_paused = False
+        self._writable.set()
 
     def data_received(self, data: bytes) -> None:
         """Parse the bytes, then start the next request."""
@@ -188,15 +191,9 @@ class ClientConnection(asyncio.Protocol):
         """Return the headers that uvicorn adds to each response."""
         return self._server.default_headers
 
-    @property
-    def is_writing_paused(self) -> bool:
-        """Return whether the client has to read before more is written."""
-        return self._writable is not None
-
     async def drain(self) -> None:
         """Wait until the client has read enough of the response."""
-        while self._writable:
-            await self._writable
+        await self._writable.wait()
 
     def write(self, data: bytes) -> None:
         """Send bytes of a response."""
@@ -310,7 +307,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _waits_for_client(self) -> bool:
         """Return whether the connection is in any state but RUNNING."""
-        if not self._requests or self._writable:
+        if not self._requests or self.is_writing_paused:
             return True
         return self._requests[0].more_body and not self._reading_paused
 
