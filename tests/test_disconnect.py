@@ -118,7 +118,7 @@ def test_disconnect_during_authentication_calls_no_upstream(
     with RawConnection(server.port) as connection:
         connection.send(sent)
         gate.wait_reached()
-    open_files = server.open_files()
+        open_files = server.open_files()
     eventually(lambda: server.open_files() < open_files, "it is disconnected", 2)
     gate.open()
 

@@ -42,14 +42,16 @@ def begins_like_events(data: bytes) -> bool:
 class Passthrough:
     """Passes the chunks of a response as they arrive."""
 
-    # Whether the last event has been passed.
-    is_finished = False
     # The part that has been held back.
     tail = b""
 
     def feed(self, chunk: bytes) -> bytes:
         """Return the bytes that can be sent now."""
         return chunk
+
+    def ends_stream(self, sent: bytes) -> bool:  # noqa: ARG002 (see EventSplitter)
+        """Return whether the bytes that were sent last contain the last event."""
+        return False
 
     def finish(self, error: RelayError) -> bytes:  # noqa: ARG002 (EventSplitter sends it)
         """Return the bytes that report an error.
@@ -75,12 +77,17 @@ class EventSplitter(Passthrough):
 
     def feed(self, chunk: bytes) -> bytes:
         """Return the events that are complete; their bytes are unchanged."""
+        if not self.tail and chunk.endswith(_BLANK_LINES):
+            self._is_inside_event = False
+            return chunk
         data = self.tail + chunk
         end = self._find_end(data)
-        self.tail, ready = data[end:], data[:end]
-        if self._last.search(ready):
-            self.is_finished = True
-        return ready
+        self.tail = data[end:]
+        return data[:end]
+
+    def ends_stream(self, sent: bytes) -> bool:
+        """Return whether the bytes that were sent last contain the last event."""
+        return bool(self._last.search(sent))
 
     def finish(self, error: RelayError) -> bytes:
         """Return the error as an event, in the place of an incomplete one.
@@ -94,9 +101,6 @@ class EventSplitter(Passthrough):
 
     def _find_end(self, data: bytes) -> int:
         """Return where the last complete event, or keep-alive behind it, ends."""
-        if data.endswith(_BLANK_LINES):
-            self._is_inside_event = False
-            return len(data)
         found = ((data.rfind(line), len(line)) for line in _BLANK_LINES)
         end = max(at + length if at >= 0 else 0 for at, length in found)
         if end:

@@ -191,22 +191,24 @@ class _ResponseSender:
 
     async def _send_stream(self, splitter: Passthrough, chunk: bytes) -> None:
         context, read = self._context, self._response.read
+        sent = splitter.feed(chunk)
+        if sent:
+            context.observe(sent)
         try:
             # The first body message, which may be empty, makes the headers leave.
-            ready = splitter.feed(chunk)
-            if ready:
-                context.observe(ready)
-            await self._send_body(ready)
-            # The client may disconnect before the upstream's end of body.
-            context.success = splitter.is_finished
+            await self._send_body(sent)
             while chunk := await read():
                 if ready := splitter.feed(chunk):
                     context.observe(ready)
                     await self._send_body(ready)
-                    context.success = splitter.is_finished
+                    sent = ready
             rest = splitter.tail
         except UpstreamError as error:
-            rest = b"" if splitter.is_finished else self._finish(splitter, error)
+            is_complete = splitter.ends_stream(sent)
+            rest = b"" if is_complete else self._finish(splitter, error)
+        finally:
+            # The client may disconnect before the upstream's end of body.
+            context.success = splitter.ends_stream(sent)
         await self._send_body(rest, more=False)
 
     def _finish(self, splitter: Passthrough, error: UpstreamError) -> bytes:
