@@ -119,9 +119,9 @@ class ResponseParser:
     def _check_framing(self, headers: Headers) -> None:
         if self._parser.get_http_version() not in ("1.0", "1.1"):
             raise not_http("its version is not 1.0 or 1.1")
-        codings = [v.strip().lower() for n, v in headers if n == b"transfer-encoding"]
+        codings = [v.lower() for n, v in headers if n == b"transfer-encoding"]
         # RFC 9112, section 6.3: the body would end with the connection.
-        if codings and codings[-1].rpartition(b",")[2].strip() != b"chunked":
+        if codings and codings[-1].rpartition(b",")[2].strip(b" ") != b"chunked":
             raise not_http("its transfer coding is not chunked")
 
     def _count_interim(self, status: int) -> None:

@@ -8,8 +8,6 @@ import os
 import socket
 import ssl
 
-import httptools
-
 
 class UpstreamError(Exception):
     """A call to an upstream failed; the message may be shown and logged."""
@@ -80,13 +78,6 @@ def disconnected(cause: Exception | None, body_bytes: int | None) -> UpstreamErr
 def not_http(reason: str) -> UpstreamError:
     """Return the error of a response that is not valid."""
     return UpstreamError(f"The upstream's response is not valid HTTP: {reason}")
-
-
-def parser_error(error: httptools.HttpParserError) -> UpstreamError:
-    """Return the error that a callback raised, or one with the parser's reason."""
-    if isinstance(error.__context__, UpstreamError):
-        return error.__context__
-    return not_http(str(error))
 
 
 def _tls_reason(error: ssl.SSLError) -> str:
