@@ -6,7 +6,11 @@ belong to its state end the connection and fail the call.
 
 import asyncio
 import select
+from array import array
 from collections.abc import Callable
+from contextlib import suppress
+from fcntl import ioctl
+from termios import TIOCOUTQ
 from typing import cast
 
 from lls_openai.relay.response_parser import ResponseParser
@@ -221,7 +225,7 @@ class Connection(asyncio.Protocol):
         if self._waiter is None and self._response is None:
             return
         now = self.loop.time()
-        unsent = self.transport.get_write_buffer_size() + len(self._unwritten or b"")
+        unsent = self._count_unsent()
         # A client that reads slowly is not the upstream's silence.
         if self._reading_paused or unsent < self._unsent:
             self._last_progress = now
@@ -232,6 +236,12 @@ class Connection(asyncio.Protocol):
         else:
             soon = self._timeout / UPLOAD_CHECKS
             self._check_after(min(left, soon) if unsent else left)
+
+    def _count_unsent(self) -> int:
+        """Return how much of the request the upstream has not acknowledged."""
+        unwritten = len(self._unwritten or b"")
+        buffered = self.transport.get_write_buffer_size()
+        return unwritten + buffered + _queued_in_kernel(self.transport)
 
     def eof_received(self) -> None:
         """Accept the upstream's end: that of a body without a length, or a break."""
@@ -253,3 +263,11 @@ class Connection(asyncio.Protocol):
     def _lose(self, cause: Exception | None) -> None:
         received = self._response.received if self._response else None
         self._fail(disconnected(cause, received))
+
+
+def _queued_in_kernel(transport: asyncio.Transport) -> int:
+    """Return the bytes in a socket's send queue, where the system tells."""
+    size = array("i", [0])
+    with suppress(OSError, ValueError):
+        ioctl(transport.get_extra_info("socket").fileno(), TIOCOUTQ, size)
+    return size[0]

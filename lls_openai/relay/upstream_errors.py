@@ -40,6 +40,8 @@ def connect_error(error: Exception) -> UpstreamError:
         return UpstreamError(f"The TLS handshake with the upstream failed: {reason}")
     if isinstance(error, ConnectionRefusedError):
         return UpstreamError("The upstream refused the connection")
+    if isinstance(error, ConnectionError):
+        return UpstreamError("The upstream closed the connection during the handshake")
     return UpstreamError(f"No connection to the upstream: {_os_reason(error)}")
 
 

@@ -1,0 +1,316 @@
+"""Connections to an upstream, on both event loops and without the server around them.
+
+A test cannot bring these conditions about from outside the process.
+"""
+
+import asyncio
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+from unittest.mock import Mock
+from urllib.parse import urlsplit
+
+import pytest
+import uvloop
+
+from lls_openai.relay.connection import Connection, UpstreamError, UpstreamTimeout
+from lls_openai.relay.connector import Connector, Endpoint
+from lls_openai.relay.upstream import Upstream
+from lls_openai.settings import ProviderConfig
+from tests.support.http import MEBIBYTE
+from tests.support.network import Network
+
+type Run = Callable[[Coroutine[Any, Any, None]], None]
+
+HEAD = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"
+RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+
+
+@pytest.fixture(params=[asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Run:
+    """Run a coroutine in an event loop of each kind."""
+    start: Run = request.param
+    return start
+
+
+@contextmanager
+def listening(serve: Callable[[socket.socket], None]) -> Iterator[int]:
+    """Serve each connection in a thread of its own; yield the port."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        # Small, so that the writer notices a slow reader.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        thread = threading.Thread(target=_accept, args=(listener, serve), daemon=True)
+        thread.start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join(10)
+
+
+def _accept(listener: socket.socket, serve: Callable[[socket.socket], None]) -> None:
+    # The test ends this by closing the listener.
+    with suppress(OSError):
+        while True:
+            connection, _ = listener.accept()
+            connection.settimeout(10)
+            arguments = (connection, serve)
+            threading.Thread(target=_serve, args=arguments, daemon=True).start()
+
+
+def _serve(connection: socket.socket, serve: Callable[[socket.socket], None]) -> None:
+    with connection, suppress(OSError):
+        serve(connection)
+
+
+def respond(connection: socket.socket) -> None:
+    while connection.recv(65536):
+        connection.sendall(RESPONSE)
+
+
+def upstream_at(url: str, **network: object) -> Upstream:
+    config = {"base_url": url, "network": network}
+    return Upstream(ProviderConfig.model_validate(config))
+
+
+async def call(upstream: Upstream, body: bytes = b"{}") -> bytes:
+    response = await upstream.pool.send(HEAD % len(body), body)
+    received = b""
+    while data := await response.read():
+        received += data
+    return received
+
+
+def test_upload_that_progresses_may_take_longer_than_the_timeout(run: Run) -> None:
+    body = b"x" * (8 * MEBIBYTE)
+
+    def read_slowly(connection: socket.socket) -> None:
+        unread = len(HEAD % len(body)) + len(body)
+        while unread:
+            time.sleep(0.02)
+            unread -= len(connection.recv(100_000))
+        connection.sendall(RESPONSE)
+
+    async def upload(port: int) -> None:
+        upstream = upstream_at(f"http://127.0.0.1:{port}", timeout=0.5)
+        assert await call(upstream, body) == b"{}"
+        await upstream.pool.close()
+
+    with listening(read_slowly) as port:
+        start = time.monotonic()
+        run(upload(port))
+    assert time.monotonic() - start > 1
+
+
+def test_upload_that_stops_is_a_timeout(run: Run) -> None:
+    done = threading.Event()
+
+    async def upload(port: int) -> None:
+        upstream = upstream_at(f"http://127.0.0.1:{port}", timeout=0.5)
+        with pytest.raises(UpstreamTimeout, match=r"longer than 0\.5 s"):
+            await call(upstream, b"x" * (32 * MEBIBYTE))
+        await upstream.pool.close()
+        done.set()
+
+    def read_nothing(_: socket.socket) -> None:
+        done.wait(10)
+
+    with listening(read_nothing) as port:
+        start = time.monotonic()
+        run(upload(port))
+    assert 0.4 < time.monotonic() - start < 2
+
+
+def test_slow_client_is_not_the_silence_of_the_upstream(run: Run) -> None:
+    body = b"x" * (8 * MEBIBYTE)
+
+    def send_body(connection: socket.socket) -> None:
+        connection.recv(65536)
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
+        connection.sendall(head % len(body) + body)
+
+    async def read_late(port: int) -> None:
+        upstream = upstream_at(f"http://127.0.0.1:{port}", timeout=0.2)
+        response = await upstream.pool.send(HEAD % 2, b"{}")
+        received = await response.read()
+        await asyncio.sleep(0.6)
+        assert not response.complete
+        while data := await response.read():
+            received += data
+        assert received == body
+        await upstream.pool.close()
+
+    with listening(send_body) as port:
+        run(read_late(port))
+
+
+def test_connections_have_tcp_keep_alive_after_60_s(run: Run) -> None:
+    async def connect(port: int) -> None:
+        connection = Connection(1, print, print)
+        await Connector(Endpoint("127.0.0.1", port), None, 1).connect(connection)
+        sock = connection.transport.get_extra_info("socket")
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+        connection.abort()
+        await asyncio.sleep(0)
+
+    with listening(respond) as port:
+        run(connect(port))
+
+
+def resolve_to(*ports: int) -> Mock:
+    """Have the event loop find `upstream.test` at these ports; return the look-ups."""
+    loop, lookups = asyncio.get_running_loop(), Mock()
+    getaddrinfo = loop.getaddrinfo
+
+    async def resolve(host: str, port: int, **options: Any) -> list[Any]:  # noqa: ANN401 - as in asyncio
+        if host != "upstream.test":
+            return await getaddrinfo(host, port, **options)
+        lookups(host, port)
+        await asyncio.sleep(0.05)
+        addresses = [("127.0.0.1", each) for each in ports]
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", a) for a in addresses]
+
+    loop.getaddrinfo = resolve  # type: ignore[assignment,method-assign]
+    return lookups
+
+
+@pytest.mark.parametrize("name", ["REFUSED_URL", "UNRESPONSIVE_URL"])
+def test_next_address_of_a_host_is_tried(run: Run, network: Network, name: str) -> None:
+    dead = urlsplit(network.env[name]).port or 0
+
+    async def connect(port: int) -> None:
+        resolve_to(dead, port)
+        upstream = upstream_at("http://upstream.test", timeout=5)
+        assert await call(upstream) == b"{}"
+        await upstream.pool.close()
+
+    with listening(respond) as port:
+        start = time.monotonic()
+        run(connect(port))
+    assert time.monotonic() - start < 2
+
+
+def test_connections_made_at_once_share_a_look_up(run: Run) -> None:
+    async def call_at_once(port: int) -> None:
+        lookups = resolve_to(port)
+        upstream = upstream_at("http://upstream.test")
+        cancelled = asyncio.create_task(call(upstream))
+        calls = [asyncio.create_task(call(upstream)) for _ in range(3)]
+        await asyncio.sleep(0.01)
+        cancelled.cancel()
+        assert await asyncio.gather(*calls) == [b"{}"] * 3
+        lookups.assert_called_once_with("upstream.test", 80)
+        await upstream.pool.close()
+
+    with listening(respond) as port:
+        run(call_at_once(port))
+
+
+@pytest.mark.parametrize(
+    ("base_url", "start"),
+    [
+        pytest.param(
+            "https://[::1]:8443",
+            b"CONNECT [::1]:8443 HTTP/1.1\r\nHost: [::1]:8443\r\n",
+            id="ipv6-tunnel",
+        ),
+        pytest.param(
+            "https://b\xfccher.test",
+            b"CONNECT xn--bcher-kva.test:443 HTTP/1.1\r\n"
+            b"Host: xn--bcher-kva.test:443\r\n",
+            id="idna-tunnel",
+        ),
+    ],
+)
+def test_tunnel_is_opened_to_the_encoded_host(
+    run: Run, base_url: str, start: bytes
+) -> None:
+    received = []
+
+    def refuse(connection: socket.socket) -> None:
+        received.append(connection.recv(65536))
+        connection.sendall(b"HTTP/1.1 403 No\r\nContent-Length: 2\r\n\r\nno")
+
+    async def connect(port: int) -> None:
+        proxy = {"url": f"http://us%40er:p%3Aw@127.0.0.1:{port}"}
+        with pytest.raises(UpstreamError, match="HTTP 403"):
+            await call(upstream_at(base_url, proxy=proxy))
+
+    with listening(refuse) as port:
+        run(connect(port))
+    # Base64 of us@er:p:w.
+    credentials = b"Proxy-Authorization: Basic dXNAZXI6cDp3\r\n\r\n"
+    assert received == [start + credentials]
+
+
+@pytest.mark.parametrize(
+    ("response", "message"),
+    [
+        pytest.param(b"", "no valid HTTP response", id="closed"),
+        pytest.param(b"SSH-2.0-x\r\n\r\n", "no valid HTTP response", id="not-http"),
+        pytest.param(b"HTTP/1.1 200", "no valid HTTP response", id="half-of-a-line"),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\n\r\nunsolicited",
+            "no valid HTTP response",
+            id="bytes-before-tls",
+        ),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\nX-A: " + b"a" * 70_000,
+            "no valid HTTP response",
+            id="endless-headers",
+        ),
+        pytest.param(b"HTTP/1.0 407 Auth\r\n\r\n", "HTTP 407", id="status-407"),
+        pytest.param(b"HTTP/1.1 302 Found\r\n\r\n", "HTTP 302", id="status-302"),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\nX-A: b\r\n\r\n",
+            "closed the connection during the handshake",
+            id="no-tls",
+        ),
+    ],
+)
+def test_failure_of_a_proxy_is_reported(
+    run: Run, response: bytes, message: str
+) -> None:
+    def answer(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(response)
+
+    async def connect(port: int) -> None:
+        proxy = {"url": f"http://127.0.0.1:{port}"}
+        with pytest.raises(UpstreamError, match=message):
+            await call(upstream_at("https://upstream.test", proxy=proxy))
+
+    with listening(answer) as port:
+        run(connect(port))
+
+
+def test_tls_session_is_resumed_by_the_next_connection(
+    run: Run, network: Network
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    network.authority.issue_cert("127.0.0.1").configure_cert(context)
+    resumed = []
+
+    def serve_tls(connection: socket.socket) -> None:
+        with context.wrap_socket(connection, server_side=True) as tls:
+            resumed.append(tls.session_reused)
+            tls.recv(65536)
+            tls.sendall(RESPONSE)
+            # The upstream closes: the next call makes a new connection.
+
+    async def call_thrice(port: int) -> None:
+        tls = {"verify": network.env["CA_FILE"]}
+        upstream = upstream_at(f"https://127.0.0.1:{port}", tls=tls)
+        for number in range(1, 4):
+            assert await call(upstream) == b"{}"
+            assert len(resumed) == number
+            await asyncio.sleep(0.1)
+        await upstream.pool.close()
+
+    with listening(serve_tls) as port:
+        run(call_thrice(port))
+    assert resumed == [False, True, True]
