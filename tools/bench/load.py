@@ -95,7 +95,8 @@ def streams(target: Target) -> Figures:
     return {"streams": sample.rate, "chunk_cpu": chunk_cpu}
 
 
-MEASURES: tuple[Callable[[Target], Figures], ...] = (calls, latency, streams)
+type Measure = Callable[[Target], Figures]
+MEASURES: tuple[Measure, ...] = (calls, latency, streams)
 
 
 def _wrk(target: Target, kind: str, connections: int, seconds: int) -> _Sample:

@@ -168,8 +168,8 @@ _FUNCTION = f"def weather(city: str) -> str:\n    return {RESULT!r}\n"
 
 def cli(directory: Path, env: Env, target: str) -> Call:
     """Run a command for a terminal, and write the files that it reads."""
-    provider = {"api_base": env["OPENAI_BASE_URL"], "api_key_name": "openai"}
-    provider |= {"supports_tools": "true"}
+    provider: Json = {"api_base": env["OPENAI_BASE_URL"], "api_key_name": "openai"}
+    provider |= {"supports_tools": True}
     models = MODEL, GEMINI_MODEL, CLAUDE_MODEL, "openai/breaks-off", "nobody/gpt-4o"
     entries = [{"model_id": name, "model_name": name} | provider for name in models]
     (directory / "extra-openai-models.yaml").write_text(json.dumps(entries))
@@ -182,11 +182,12 @@ def cli(directory: Path, env: Env, target: str) -> Call:
     def call(key: str, method: str, model: str) -> str:
         if method not in ("streamed", "tools"):
             raise ProgramError(f"{target} cannot do this")
-        keys = dict.fromkeys(("OPENAI_API_KEY", "ANTHROPIC_API_KEY"), key)
-        keys |= {"CODEX_API_KEY": key} if target == "codex-builtin" else {}
+        variables = dict.fromkeys(("OPENAI_API_KEY", "ANTHROPIC_API_KEY"), key)
+        variables |= {"LLM_USER_PATH": str(directory)}
+        variables |= {"CODEX_API_KEY": key} if target == "codex-builtin" else {}
         is_llm = (target, method) == ("llm", "tools")
         functions = ["--functions", _FUNCTION] if is_llm else []
         # Some retry for a minute.
-        return run([*command, model, *functions], directory, {**env, **keys}, 60)
+        return run([*command, model, *functions], directory, {**env, **variables}, 60)
 
     return call

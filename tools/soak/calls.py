@@ -69,8 +69,9 @@ def endurance(server: Server, upstream: Upstream, count: int) -> Iterator[Line]:
     yield info("calls/s", f"{rate:,.0f}")
     yield exactly("unexpected responses", unexpected.total(), 0)
     yield from (info(f"  {what}", f"{n:,}") for what, n in unexpected.items())
-    growth = max(memory) - memory[0]
-    yield at_most(f"memory growth after {KEYS_USED:,} calls", growth, 2048, " KiB")
+    # In the first half, caches and the allocator's pools still fill.
+    growth = max(memory) - memory[len(memory) // 2]
+    yield at_most("memory growth in the second half", growth, 1024, " KiB")
     leaked = descriptors[-1] - descriptors[0]
     yield at_most("more descriptors, less the pooled connections", leaked, 0)
 
