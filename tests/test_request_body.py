@@ -109,20 +109,22 @@ def test_body_that_is_not_utf_8_is_rejected_before_the_rest_arrives(
 def test_calls_are_served_while_the_fields_of_a_large_body_are_counted(
     server: Server, upstream: Upstream
 ) -> None:
-    """A small call that begins later is at its upstream first."""
+    """Small calls that begin after it has arrived are at their upstream first."""
     upstream.openai.script(respond(), times=None)
     fields = b",".join(b'"%d":1' % n for n in range(490_000))
-    large = b'{"model":"openai/large","a":{' + fields + b"}}"
+    large = request(body=b'{"model":"openai/large","a":{' + fields + b"}}")
 
     with RawConnection(server.port) as connection:
-        connection.send(request(body=large))
-        for _ in range(3):
-            small = exchange(server.port, CHAT_REQUEST)
-            assert small.status == 200
-        assert connection.read_response().status == 200
+        connection.send(large[:-1])
+        # Meanwhile the server reads it.
+        statuses = [exchange(server.port, CHAT_REQUEST).status for _ in range(20)]
+        connection.send(large[-1:])
+        statuses += [exchange(server.port, CHAT_REQUEST).status for _ in range(3)]
+        statuses.append(connection.read_response().status)
 
+    assert set(statuses) == {200}
     models = [each.json["model"] for each in upstream.openai.requests]
-    assert models == ["gpt-4o", "gpt-4o", "gpt-4o", "large"]
+    assert models == ["gpt-4o"] * 23 + ["large"]
 
 
 @pytest.mark.parametrize(
