@@ -12,6 +12,8 @@ from lls_openai.errors import RelayError
 # Inside a JSON string the quotes would be escaped, so only a field matches.
 _OUTPUT_TOKENS = re.compile(rb'"(?:completion|output)_tokens"\s*:\s*(\d{1,12})')
 _INPUT_TOKENS = re.compile(rb'"(?:prompt|input)_tokens"\s*:\s*(\d{1,12})')
+# Comments of an event stream, and white space.
+_KEEP_ALIVE = re.compile(rb"(?::[^\r\n]*+|\s)*+")
 
 SCOPE_KEY = "lls_openai"
 
@@ -66,7 +68,7 @@ class RequestContext:
 
     def observe(self, data: bytes) -> None:
         """Record the time of the first complete event or body, and the token usage."""
-        if self.first is None:
+        if self.first is None and not _KEEP_ALIVE.fullmatch(data):
             self.first = time.perf_counter()
         # `find` because CPython's `in` raises and drops an exception first.
         if data.find(b"_tokens") >= 0:

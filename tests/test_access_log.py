@@ -81,6 +81,25 @@ def test_entry_has_times_of_first_byte_and_of_the_whole_response(
     assert entry["first_byte_ms"] + 90 < entry["ms"] < milliseconds
 
 
+@pytest.mark.parametrize("keep_alive", [b": ping\n", b"\n"], ids=["comment", "blank"])
+def test_keep_alive_does_not_count_as_the_first_byte(
+    server: Server, client: httpx.Client, upstream: Upstream, keep_alive: bytes
+) -> None:
+    """Some upstreams send one at once, and the first event after a minute."""
+    gate = Gate()
+    upstream.openai.script(*stream(keep_alive, gate, FIRST_EVENT, DONE))
+
+    body = chat(stream=True)
+    with client.stream("POST", CHAT, json=body, headers=bearer()) as response:
+        pieces = response.iter_raw()
+        assert next(pieces) == keep_alive
+        time.sleep(0.1)
+        gate.open()
+        assert DONE in b"".join(pieces)
+
+    assert entry_of(server, response)["first_byte_ms"] > 90
+
+
 def test_entry_has_no_query(server: Server, client: httpx.Client) -> None:
     path = f"{CHAT}?key=key-in-query"
 
