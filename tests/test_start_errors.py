@@ -15,6 +15,8 @@ from pydantic import ValidationError
 
 from lls_openai.provider import get_adapter_impl
 from lls_openai.server.command import run
+from lls_openai.server.config_check import abort_startup
+from lls_openai.server.log_writer import STANDARD_ERROR
 from lls_openai.settings import ProviderConfig
 from tests.support.network import Network
 from tests.support.run_yaml import IS_OGX, RUN_YAML, VARIABLE, Variation
@@ -305,6 +307,18 @@ def test_authority_that_cannot_be_read_is_reported_with_its_upstream(
 
     line = capfd.readouterr().err
     assert "lls-openai: invalid `network` settings for https://vendor.test/: " in line
+
+
+def test_waiting_log_lines_are_written_before_the_process_is_aborted(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    STANDARD_ERROR.write(b"a cause\n")
+
+    with pytest.raises(SystemExit):
+        abort_startup("a consequence")
+
+    assert capfd.readouterr().err == "a cause\nlls-openai: a consequence\n"
 
 
 def test_validation_error_of_settings_hides_a_password() -> None:
