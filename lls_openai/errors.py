@@ -100,11 +100,13 @@ class RelayError(Exception):
 
     def body(self, *, anthropic: bool = False) -> bytes:
         """Return the error as JSON, in OpenAI's form or in Anthropic's."""
-        openai_type, anthropic_type = _TYPES.get(self.status, _INVALID_REQUEST)
-        if anthropic:
-            error = {"type": anthropic_type, "message": self.message}
-            return msgspec.json.encode({"type": "error", "error": error})
-        return error_body(self.message, openai_type, self.param, self.code)
+        return status_body(
+            self.status,
+            self.message,
+            anthropic=anthropic,
+            param=self.param,
+            code=self.code,
+        )
 
     def response_headers(self, body: bytes) -> ResponseHeaders:
         """Return the headers of a response with this body."""
@@ -148,6 +150,22 @@ def request_too_large(limit: int) -> RelayError:
     """Build the error for a body over `limit` bytes."""
     message = f"Request body exceeds the limit of {limit:,} bytes"
     return RelayError("request_too_large", message)
+
+
+def status_body(
+    status: int,
+    message: str,
+    *,
+    anthropic: bool,
+    param: str | None = None,
+    code: str | None = None,
+) -> bytes:
+    """Return an error of this status as JSON, in OpenAI's form or in Anthropic's."""
+    openai_type, anthropic_type = _TYPES.get(status, _INVALID_REQUEST)
+    if anthropic:
+        error = {"type": anthropic_type, "message": message}
+        return msgspec.json.encode({"type": "error", "error": error})
+    return error_body(message, openai_type, param, code)
 
 
 def error_body(message: str, type_: str, param: str | None, code: str | None) -> bytes:

@@ -27,7 +27,7 @@ async def _reject() -> None:
     raise stack.api.ConflictError("is there already")
 
 
-def _call(path: str) -> httpx.Response:
+def _call(path: str, headers: dict[str, str] | None = None) -> httpx.Response:
     app = FastAPI()
     for route in (_fail, _reject):
         app.get(f"/{route.__name__}")(route)
@@ -41,7 +41,7 @@ def _call(path: str) -> httpx.Response:
     async def call() -> httpx.Response:
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://a") as own:
-            return await own.get(path)
+            return await own.get(path, headers=headers)
 
     return asyncio.run(call())
 
@@ -71,3 +71,10 @@ def test_exception_that_llama_stack_maps_keeps_its_status_and_is_not_logged(
     assert "is there already" in response.json()["error"]["message"]
     assert caplog.messages == []
     assert capfd.readouterr() == ("", "")
+
+
+def test_exception_has_anthropics_form_for_its_clients() -> None:
+    response = _call("/_reject", {"anthropic-version": "2023-06-01"})
+
+    error = {"type": "invalid_request_error", "message": "is there already"}
+    assert response.json() == {"type": "error", "error": error}

@@ -8,8 +8,9 @@ from fastapi import Request
 from fastapi.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from lls_openai.errors import error_body
+from lls_openai.errors import status_body
 from lls_openai.relay.app import relay_of, send_error
+from lls_openai.relay.routes import uses_anthropic_form
 from lls_openai.stack import server
 
 logger = logging.getLogger(__name__)
@@ -53,9 +54,7 @@ async def answer_exception(request: Request, error: Exception) -> Response:
     The stock handler prints a traceback for each, an unknown model's name included.
     """
     http = server.translate_exception(error)
-    kind = "invalid_request_error"
     if http.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        kind = "server_error"
         # The exception's text is left out: it may quote the request.
         where = extract_tb(error.__traceback__)[-1]
         logger.error(
@@ -66,5 +65,7 @@ async def answer_exception(request: Request, error: Exception) -> Response:
             where.filename,
             where.lineno,
         )
-    body = error_body(str(http.detail), kind, None, None)
+    body = status_body(
+        http.status_code, str(http.detail), anthropic=uses_anthropic_form(request.scope)
+    )
     return Response(body, http.status_code, media_type="application/json")
