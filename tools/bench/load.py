@@ -155,7 +155,10 @@ def open_streams(target: Target) -> Figures:
 
 async def _open_streams(target: Target) -> Figures:
     server, kind = target.server, KINDS["slow"]
-    rest = peak = server.memory()
+    rest = server.memory()
+    # The first request of a process looks its model up.
+    await _read(target, "burst")
+    before = peak = server.memory()
     cpu = server.cpu()
     reading = [asyncio.create_task(_read(target, "slow")) for _ in range(OPEN_STREAMS)]
     while not all(task.done() for task in reading):
@@ -167,7 +170,7 @@ async def _open_streams(target: Target) -> Figures:
     begun, ended = zip(*(task.result() for task in reading), strict=True)
     if max(begun) > min(ended):
         raise LoadError(f"{target.name}: the streams were not all open at once")
-    figures = {"stream_memory": (peak - rest) / OPEN_STREAMS / 1024}
+    figures = {"stream_memory": (peak - before) / OPEN_STREAMS / 1024}
     return figures | {"rest": rest / 2**20, "slow_chunk_cpu": cpu * 1e6}
 
 
