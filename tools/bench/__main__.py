@@ -28,7 +28,7 @@ from subprocess import SubprocessError
 from tests.support.run_yaml import PROJECT
 from tools.bench import load, plot
 from tools.bench.load import Figures, LoadError, Target
-from tools.bench.results import TWO_WORKERS, Results
+from tools.bench.results import CALLS_ONLY, COLLECTOR, TWO_WORKERS, Results
 from tools.bench.targets import Targets
 from tools.cli import exit_on_signals, log
 
@@ -43,8 +43,11 @@ def measure(options: argparse.Namespace, directory: Path) -> list[Results]:
         bare, this = targets.bare(), targets.this()
         # First of all: the memory at rest is that of a fresh process.
         once = {target.name: _open_streams(target) for target in (bare, this)}
-        two = [] if options.quick else [targets.this(TWO_WORKERS, workers=2)]
-        results = [_rounds([bare, this, *two], 1 if options.quick else ROUNDS)]
+        more = []
+        if not options.quick:
+            more.append(targets.this(TWO_WORKERS, workers=2))
+            more.append(targets.with_collector(COLLECTOR))
+        results = [_rounds([bare, this, *more], 1 if options.quick else ROUNDS)]
         results[0].once |= once
         if others := _others(options, targets):
             results.append(_rounds([this, *others], OTHERS_ROUNDS))
@@ -59,7 +62,7 @@ def _open_streams(target: Target) -> Figures:
 def _others(options: argparse.Namespace, targets: Targets) -> list[Target]:
     if options.quick:
         return []
-    starts = [targets.stock]
+    starts = [targets.stock, targets.ogx]
     starts += [targets.litellm, targets.portkey] if options.peers else []
     starts += [partial(targets.checkout, options.against)] if options.against else []
     found = []
@@ -80,7 +83,7 @@ def _rounds(targets: list[Target], count: int) -> Results:
         figures: dict[str, Figures] = {target.name: {} for target in targets}
         for measurement in load.MEASURES:
             for target in targets:
-                if target.name != TWO_WORKERS or measurement is load.calls:
+                if target.name not in CALLS_ONLY or measurement is load.calls:
                     figures[target.name] |= _measure(measurement, target)
         for name, found in figures.items():
             results.rounds.setdefault(name, []).append(found)

@@ -9,6 +9,9 @@ from tools.bench.load import CONNECTIONS, OPEN_STREAMS, Figures
 from tools.cli import align
 
 TWO_WORKERS = "two workers"
+COLLECTOR = "with a collector"
+# Measured with calls alone.
+CALLS_ONLY = {TWO_WORKERS, COLLECTOR}
 
 
 class Row(NamedTuple):
@@ -59,7 +62,8 @@ class Results:
         if "bare" not in self.rounds:
             return self._beside_others()
         workers = f"\n\n{self._workers()}" if TWO_WORKERS in self.rounds else ""
-        return self._beside_bare() + workers
+        metrics = f"\n{self._metrics()}" if COLLECTOR in self.rounds else ""
+        return self._beside_bare() + workers + metrics
 
     def _beside_bare(self) -> str:
         rows: list[tuple[str, ...]] = [("", "bare", "this", "ratio", "goal")]
@@ -83,6 +87,10 @@ class Results:
             f"Two workers: {rate:,.0f} calls/s, {ratio:.2f} of one worker's.\n"
             f"They used {cores:.1f} of {os.cpu_count()} cores, the load {load:.1f}."
         )
+
+    def _metrics(self) -> str:
+        ratio = statistics.median(self.ratios(COLLECTOR, "this", "call_cpu"))
+        return f"With metrics, sent to a collector: {ratio:.2f} of the CPU per call."
 
     def _beside_others(self) -> str:
         rows: list[tuple[str, ...]] = [

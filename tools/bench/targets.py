@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from subprocess import run
 
-from tests.support.run_yaml import PROJECT
+from tests.support.run_yaml import PROJECT, RUN_YAML
 from tests.support.server import free_port
 from tools.bench.load import Target
 from tools.cli import log
@@ -41,6 +41,20 @@ class Targets:
 
     def this(self, name: str = "this", workers: int = 1) -> Target:
         return self._llama(name, PROJECT, {"LLS_WORKERS": str(workers)})
+
+    def with_collector(self, name: str) -> Target:
+        """Start it with metrics; the upstream is the collector, too."""
+        env = {"OTEL_EXPORTER_OTLP_ENDPOINT": self._url}
+        return self._llama(name, PROJECT, env)
+
+    def ogx(self) -> Target:
+        """Start it on OGX, from the environment that `make ogx` installs."""
+        port = str(free_port())
+        env = {"OGX_PORT": port, "LLAMA_STACK_PORT": port, "OGX_LOG_FORMAT": "text"}
+        env |= {"HOME": str(self._directory)} | upstream_variables(self._url)
+        python = PROJECT / ".venv-ogx/bin/python"
+        server = self._start("this on OGX", [python, "-m", "lls_openai", RUN_YAML], env)
+        return Target(server, self._upstream)
 
     def checkout(self, path: Path) -> Target:
         """Start another checkout of this project, from its .venv where it has one."""
