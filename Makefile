@@ -11,8 +11,8 @@ UV_VERSION := uv>=0.13,<0.14
 # --locked would also compare the file with that index, and fail if they differ.
 RUN := $(UV) run --frozen
 
-# OGX requires other versions of Llama Stack's dependencies, so it has an environment of
-# its own; this project is installed there without its dependencies.
+# OGX requires other versions of Llama Stack's dependencies, so it is installed in a
+# separate environment, and this project there without its dependencies.
 OGX := UV_PROJECT_ENVIRONMENT=.venv-ogx $(RUN) --only-group ogx --only-group dev
 INSTALL_ON_OGX = @$(OGX) $(UV) pip install --quiet --no-deps --editable .
 

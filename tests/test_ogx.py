@@ -11,16 +11,19 @@ import pytest
 from tests.support.http import (
     CHAT,
     HEADERS_WITHOUT_KEY,
+    HEALTH_REQUEST,
     KEYS,
     MODELS,
+    RawConnection,
     bearer,
     chat,
     eventually,
     exchange,
     request,
 )
-from tests.support.run_yaml import RUN_YAML
-from tests.support.server import Server, clean_environment, free_port, listens
+from tests.support.network import Network
+from tests.support.run_yaml import RUN_YAML, Variation
+from tests.support.server import Server, Servers, clean_environment, free_port, listens
 from tests.support.upstream import Upstream
 
 PASSWORD = "pr0xypassw0rd"  # noqa: S105 - made up
@@ -85,6 +88,25 @@ def test_proxy_password_is_not_logged(server: Server, client: httpx.Client) -> N
 
     assert "debug" in server.log
     assert PASSWORD not in server.log
+
+
+@pytest.mark.server(
+    {"server": {"tls_certfile": "${env.CERT_FILE}", "tls_keyfile": "${env.KEY_FILE}"}}
+)
+def test_tls_needs_no_option_of_the_command(server: Server, network: Network) -> None:
+    with RawConnection(server.port, tls=network.client_context) as client:
+        client.send(HEALTH_REQUEST)
+
+        assert client.read_response().status == 200
+
+
+def test_block_that_ogx_lacks_is_reported_at_the_start(servers: Servers) -> None:
+    variation = Variation({"server": {"cors": True, "quota": {"period": "day"}}})
+    server = servers.start(variation, ready=False)
+
+    assert server.wait_exit(60) == 3
+    assert "server.cors: unknown key" in server.log
+    assert "server.quota: unknown key" in server.log
 
 
 def test_listed_models_are_owned_by_ogx(client: httpx.Client) -> None:

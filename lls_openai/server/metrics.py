@@ -135,7 +135,7 @@ class Metrics:
         }
 
     def stop(self) -> None:
-        """Export for the last time; a collector that does not answer is given up."""
+        """Export for the last time; do not wait for a collector that hangs."""
         self._provider.shutdown(LAST_EXPORT_MS)
 
 
