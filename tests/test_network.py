@@ -16,6 +16,7 @@ OTHER_NAME = "${env.OTHER_NAME_URL}"
 REFUSED = "${env.REFUSED_URL}"
 UNRESOLVABLE = "${env.UNRESOLVABLE_URL}"
 PROXY = "${env.PROXY_URL}"
+TLS_PROXY = "${env.TLS_PROXY_URL}"
 CA = {"verify": "${env.CA_FILE}"}
 CLIENT_CERTIFICATE = {
     "client_cert": "${env.CERT_FILE}",
@@ -52,6 +53,12 @@ PROXIED = {
         },
     ),
     "proxy-tunnel": provider(TLS, proxy={"url": PROXY, "cacert": "${env.CA_FILE}"}),
+    "proxy-with-tls": provider(
+        OPENAI, proxy={"url": TLS_PROXY, "cacert": "${env.CA_FILE}"}
+    ),
+    "proxy-with-tls-tunnel": provider(
+        TLS, proxy={"url": TLS_PROXY, "cacert": "${env.CA_FILE}"}
+    ),
 }
 UNREACHABLE = {
     "tls-public-authorities": provider(TLS),
@@ -60,6 +67,9 @@ UNREACHABLE = {
     "tls-too-old": provider("${env.OLD_TLS_URL}", tls=CA | {"min_version": "TLSv1.3"}),
     "connection-refused": provider(REFUSED),
     "proxy-refused": provider(OPENAI, proxy={"url": REFUSED}),
+    "proxy-of-other-authority": provider(TLS, proxy={"url": TLS_PROXY}),
+    "proxy-unverified": provider(TLS, tls={"verify": False}, proxy={"url": TLS_PROXY}),
+    "proxy-unresolvable": provider(TLS, proxy={"url": UNRESOLVABLE}),
     "proxy-refuses": provider(TLS, proxy={"https": "${env.GEMINI_UPSTREAM_URL}"}),
     # The error says who was asked: a resolver, or the proxy.
     "no-proxy-domain": provider(
@@ -98,7 +108,9 @@ def test_upstream_is_called_directly(
     assert network.proxy.targets == []
 
 
-@pytest.mark.parametrize("name", ["proxy-for-other-hosts", "proxy-with-password"])
+@pytest.mark.parametrize(
+    "name", ["proxy-for-other-hosts", "proxy-with-password", "proxy-with-tls"]
+)
 def test_http_upstream_is_called_through_the_proxy(
     server: Server, upstream: Upstream, network: Network, name: str
 ) -> None:
@@ -111,13 +123,14 @@ def test_http_upstream_is_called_through_the_proxy(
     assert network.proxy.targets == [f"POST {upstream.openai.url}{CHAT}"]
 
 
+@pytest.mark.parametrize("name", ["proxy-tunnel", "proxy-with-tls-tunnel"])
 def test_https_upstream_is_called_through_a_tunnel_that_hides_the_key(
-    server: Server, upstream: Upstream, network: Network
+    server: Server, upstream: Upstream, network: Network, name: str
 ) -> None:
     network.proxy.requests.clear()
     host = network.env["TLS_URL"].removeprefix("https://")
 
-    response = call(server, "proxy-tunnel")
+    response = call(server, name)
 
     assert response.status == 200, response
     assert upstream.openai.request.key == KEYS["openai"]
@@ -144,9 +157,13 @@ def test_proxy_gets_the_password_of_its_url_and_the_log_does_not(
         ("tls-other-authority", "local issuer certificate"),
         ("tls-other-host", "IP address mismatch"),
         ("tls-too-old", "upstream"),
-        ("connection-refused", "refused the connection"),
-        ("proxy-refused", "refused the connection"),
-        ("proxy-refuses", "proxy"),
+        ("connection-refused", "The upstream refused the connection"),
+        ("proxy-refused", "The proxy refused the connection"),
+        ("proxy-of-other-authority", "handshake with the proxy failed: unable to get"),
+        # `network.tls` is for the upstream alone.
+        ("proxy-unverified", "handshake with the proxy failed: unable to get"),
+        ("proxy-unresolvable", "The proxy's host name could not be resolved"),
+        ("proxy-refuses", "The proxy refused to connect to the upstream: HTTP 407"),
         ("no-proxy-domain", "could not be resolved"),
         ("no-proxy-pattern", "could not be resolved"),
         ("no-proxy-mismatch", "refused the connection"),

@@ -24,7 +24,7 @@ def call(server: Server) -> Response:
 def call_on_pooled_connection(
     server: Server, upstream: Upstream, *steps: Step
 ) -> Response:
-    """Make a call on a pooled connection."""
+    """Return the response to a call on a pooled connection."""
     upstream.openai.script(respond())
     call(server)
     upstream.openai.script(*steps)

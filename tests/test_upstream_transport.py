@@ -4,6 +4,7 @@ A test cannot bring these conditions about from outside the process.
 """
 
 import asyncio
+import gc
 import socket
 import ssl
 import threading
@@ -17,7 +18,12 @@ from urllib.parse import urlsplit
 import pytest
 import uvloop
 
-from lls_openai.relay.connection import Connection, UpstreamError, UpstreamTimeout
+from lls_openai.relay.connection import (
+    Connection,
+    UpstreamError,
+    UpstreamResponse,
+    UpstreamTimeout,
+)
 from lls_openai.relay.connector import Connector, Endpoint
 from lls_openai.relay.upstream import Upstream
 from lls_openai.settings import ProviderConfig
@@ -39,7 +45,7 @@ def run(request: pytest.FixtureRequest) -> Run:
 
 @contextmanager
 def listening(serve: Callable[[socket.socket], None]) -> Iterator[int]:
-    """Serve each connection in a thread of its own; yield the port."""
+    """Serve each connection in a separate thread; yield the port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         # Small, so that the writer notices a slow reader.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
@@ -162,7 +168,7 @@ def test_connections_have_tcp_keep_alive_after_60_s(run: Run) -> None:
 
 
 def resolve_to(*ports: int) -> Mock:
-    """Have the event loop find `upstream.test` at these ports; return the look-ups."""
+    """Let the event loop find `upstream.test` at these ports; return the look-ups."""
     loop, lookups = asyncio.get_running_loop(), Mock()
     getaddrinfo = loop.getaddrinfo
 
@@ -314,3 +320,38 @@ def test_tls_session_is_resumed_by_the_next_connection(
     with listening(serve_tls) as port:
         run(call_thrice(port))
     assert resumed == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        pytest.param(RESPONSE, id="response"),
+        pytest.param(RESPONSE[:-1], id="half-of-a-body"),
+        pytest.param(RESPONSE[:20], id="half-of-headers"),
+        pytest.param(b"not HTTP\r\n\r\n", id="not-http"),
+    ],
+)
+def test_ended_connection_needs_no_garbage_collection(
+    run: Run, response: bytes
+) -> None:
+    """A cycle would keep the body of a call until the collector finds it."""
+
+    def serve(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(response)
+
+    async def call_and_count(port: int) -> None:
+        upstream = upstream_at(f"http://127.0.0.1:{port}")
+        with suppress(UpstreamError):
+            await call(upstream)
+        await upstream.pool.close()
+        kinds = (Connection, UpstreamResponse)
+        assert [each for each in gc.get_objects() if isinstance(each, kinds)] == []
+
+    gc.collect()
+    gc.disable()
+    try:
+        with listening(serve) as port:
+            run(call_and_count(port))
+    finally:
+        gc.enable()

@@ -256,7 +256,7 @@ class Connection(asyncio.Protocol):
         self._lose(exc)
         if self._timer:
             self._timer.cancel()
-        # The parser refers to this object; a cycle would wait for the collector.
+        self._parser.close()
         del self._parser, self._unwritten
         self._on_lost(self)
 

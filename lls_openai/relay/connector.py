@@ -2,7 +2,8 @@
 
 import asyncio
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -64,21 +65,27 @@ class Connector:
                 await self._connect(connection)
         except TimeoutError:
             raise connect_timeout(self._timeout) from None
-        except (OSError, UnicodeError) as error:
-            raise connect_error(error) from None
 
     async def _connect(self, connection: Connection) -> None:
         proxy = self._proxy
-        await self._connect_to(proxy.endpoint if proxy else self._upstream, connection)
-        if proxy is None or self._upstream.tls is None:
+        if proxy is None:
+            with _errors_of("upstream"):
+                await self._connect_to(self._upstream, connection)
             return
-        try:
-            target = self._upstream.authority.encode()
-            await open_tunnel(connection.transport, target, proxy.authorization)
+        with _errors_of("proxy"):
+            await self._connect_to(proxy.endpoint, connection)
+        if self._upstream.tls:
+            try:
+                await self._start_tunnel(connection, proxy)
+            except BaseException:
+                connection.abort()
+                raise
+
+    async def _start_tunnel(self, connection: Connection, proxy: Proxy) -> None:
+        target = self._upstream.authority.encode()
+        await open_tunnel(connection.transport, target, proxy.authorization)
+        with _errors_of("upstream"):
             connection.transport = await _start_tls(connection, self._upstream)
-        except BaseException:
-            connection.abort()
-            raise
 
     async def _connect_to(self, endpoint: Endpoint, connection: Connection) -> None:
         sock = await start_connection(
@@ -117,6 +124,18 @@ class Connector:
         """Keep the TLS session of a connection for the next one."""
         if self._upstream.tls:
             self._upstream.tls.keep_session(connection.transport)
+
+
+@contextmanager
+def _errors_of(peer: str) -> Iterator[None]:
+    """Turn an error of the event loop into an `UpstreamError` that names the peer."""
+    try:
+        yield
+    except TimeoutError:
+        # Also one of the kernel: both mean the same.
+        raise
+    except (OSError, UnicodeError) as error:
+        raise connect_error(error, peer) from None
 
 
 async def _start_tls(connection: Connection, upstream: Endpoint) -> asyncio.Transport:

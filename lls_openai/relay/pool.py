@@ -44,6 +44,9 @@ class Pool:
         except asyncio.CancelledError:
             _abandon(connection, call)
             raise
+        finally:
+            # Its error refers to this frame: a cycle would wait for the collector.
+            del call
 
     async def close(self) -> None:
         """Close all connections."""

@@ -54,6 +54,10 @@ class ResponseParser:
         # Bytes since the last byte of the body: headers, framing, trailers.
         self._framing_bytes = self._received = 0
 
+    def close(self) -> None:
+        """Break the cycle with the parser, which the collector would have to find."""
+        del self._parser
+
     def feed(self, data: bytes) -> None:
         """Parse the next bytes.
 

@@ -41,23 +41,18 @@ class ClientContext(ssl.SSLContext):
             self._sessions[str(tls.server_hostname)] = tls.session
 
 
-def client_context(
-    tls: network.TLSConfig | None, authority: Path | None = None
-) -> ClientContext:
-    """Return the context for a `network.tls` block.
+def upstream_context(settings: network.NetworkConfig) -> ClientContext:
+    """Return the context for connections to an upstream.
 
-    Args:
-        tls: the block; the system's authorities are always trusted, too.
-        authority: the file of another authority, that of a proxy.
+    A proxy's authority counts, too: it may intercept.
 
     Raises:
         OSError: a file cannot be read, or holds no certificate or key.
     """
-    if tls is None and authority is None:
-        return _default_context()
-    tls = tls or network.TLSConfig()
-    authorities = [each for each in (tls.verify, authority) if isinstance(each, Path)]
-    context = _trusting_context(authorities)
+    tls = settings.tls
+    if tls is None:
+        return proxy_context(settings)
+    context = _trusting_context(_authorities(settings))
     if not tls.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -68,6 +63,25 @@ def client_context(
     if tls.client_cert:
         context.load_cert_chain(tls.client_cert, tls.client_key)
     return context
+
+
+def proxy_context(settings: network.NetworkConfig) -> ClientContext:
+    """Return the context for connections to a proxy, which gets no certificate.
+
+    Raises:
+        OSError: a file cannot be read, or holds no certificate.
+    """
+    authorities = _authorities(settings)
+    return _trusting_context(authorities) if authorities else _default_context()
+
+
+def _authorities(settings: network.NetworkConfig) -> list[Path]:
+    """Return the files of authorities that are trusted beside the system's."""
+    named = [
+        settings.tls.verify if settings.tls else None,
+        settings.proxy.cacert if settings.proxy else None,
+    ]
+    return [each for each in named if isinstance(each, Path)]
 
 
 @cache

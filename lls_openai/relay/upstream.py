@@ -16,7 +16,7 @@ from lls_openai.relay.connector import Connector, Endpoint, Proxy
 from lls_openai.relay.credentials import Credentials, RequestHeaders, missing_api_key
 from lls_openai.relay.pool import Pool
 from lls_openai.relay.routes import Route
-from lls_openai.relay.tls import ClientContext, client_context
+from lls_openai.relay.tls import ClientContext, proxy_context, upstream_context
 from lls_openai.settings import ProviderConfig
 from lls_openai.stack import forward_headers
 from lls_openai.stack import network as stock
@@ -86,11 +86,10 @@ class Upstream:
         self._key = _configured_key(config)
         self._own = _lines(_OWN_HEADERS | {"Host": origin.partition("//")[2]})
         self._own |= _lines(network.headers or {})
-        ca = network.proxy.cacert if network.proxy else None
-        context = client_context(network.tls, ca)
+        context = upstream_context(network)
         is_tls = config.base_url.scheme == "https"
         self._endpoint = _endpoint_of(config.base_url, context if is_tls else None)
-        self._proxy = _choose_proxy(network.proxy, config.base_url)
+        self._proxy = _choose_proxy(network, config.base_url)
         if self._proxy and not is_tls:
             # It gets the whole URL, and credentials with each request.
             path = origin + path
@@ -250,11 +249,12 @@ def _endpoint_of(url: HttpUrl, tls: ClientContext | None) -> Endpoint:
     return Endpoint((url.host or "").strip("[]"), url.port or 0, tls)
 
 
-def _choose_proxy(proxy: stock.ProxyConfig | None, upstream: HttpUrl) -> Proxy | None:
+def _choose_proxy(network: stock.NetworkConfig, upstream: HttpUrl) -> Proxy | None:
     """Return the proxy that `ProxyConfig` chooses; the environment has no say."""
+    proxy = network.proxy
     if proxy is None:
         return None
-    # "*" stands for all hosts, "*.name" for those below a name.
+    # "*" means all hosts, "*.name" those below a name.
     exempt = proxy.no_proxy or []
     names = ",".join(name.removeprefix("*") for name in exempt)
     if "*" in exempt or proxy_bypass_environment(upstream.host or "", {"no": names}):
@@ -262,7 +262,7 @@ def _choose_proxy(proxy: stock.ProxyConfig | None, upstream: HttpUrl) -> Proxy |
     url = proxy.url or (proxy.https if upstream.scheme == "https" else proxy.http)
     if url is None:
         return None
-    tls = client_context(None, proxy.cacert) if url.scheme == "https" else None
+    tls = proxy_context(network) if url.scheme == "https" else None
     return Proxy(_endpoint_of(url, tls), _authorization(url))
 
 

@@ -31,18 +31,24 @@ def read_timeout(seconds: float) -> UpstreamTimeout:
     )
 
 
-def connect_error(error: Exception) -> UpstreamError:
-    """Return the error of a connection that could not be made."""
+def connect_error(error: Exception, peer: str) -> UpstreamError:
+    """Return the error of a connection that could not be made.
+
+    Args:
+        error: what the event loop raised.
+        peer: "upstream" or "proxy".
+    """
     if isinstance(error, socket.gaierror | UnicodeError):
-        return UpstreamError("The upstream's host name could not be resolved")
-    if isinstance(error, ssl.SSLError):
-        reason = _tls_reason(error)
-        return UpstreamError(f"The TLS handshake with the upstream failed: {reason}")
-    if isinstance(error, ConnectionRefusedError):
-        return UpstreamError("The upstream refused the connection")
-    if isinstance(error, ConnectionError):
-        return UpstreamError("The upstream closed the connection during the handshake")
-    return UpstreamError(f"No connection to the upstream: {_os_reason(error)}")
+        message = f"The {peer}'s host name could not be resolved"
+    elif isinstance(error, ssl.SSLError):
+        message = f"The TLS handshake with the {peer} failed: {_tls_reason(error)}"
+    elif isinstance(error, ConnectionRefusedError):
+        message = f"The {peer} refused the connection"
+    elif isinstance(error, ConnectionError):
+        message = f"The {peer} closed the connection during the handshake"
+    else:
+        message = f"No connection to the {peer}: {_os_reason(error)}"
+    return UpstreamError(message)
 
 
 def proxy_refused(status: int) -> UpstreamError:

@@ -56,8 +56,9 @@ class UpstreamResponse:
         """
         chunks = self._chunks
         while not chunks:
-            if self._error:
-                raise self._error
+            if error := self._error:
+                # A copy: the traceback of one that is kept would be a cycle.
+                raise type(error)(*error.args)
             if self._connection is None:
                 return b""
             self._waiter = self._connection.loop.create_future()

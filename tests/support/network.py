@@ -26,12 +26,15 @@ class Network:
         self.authority.configure_trust(self.client_context)
         self.proxy = Proxy()
         proxy_port = upstream.openai.run(self.proxy.listen())
+        tls_proxy = self.proxy.listen(self._server_context())
+        tls_proxy_port = upstream.openai.run(tls_proxy)
         stack.callback(lambda: upstream.openai.run(self.proxy.close()))
         self.env = upstream.environment | self._listen_with_tls(upstream)
         self.env |= self._write_certificates(directory)
         self.env |= {
             "PROXY_URL": f"http://{_HOST}:{proxy_port}",
             "PROXY_PORT": str(proxy_port),
+            "TLS_PROXY_URL": f"https://{_HOST}:{tls_proxy_port}",
             "REFUSED_URL": _url(_bind(stack)),
             "UNRESPONSIVE_URL": _url(_bind_unresponsive(stack)),
             "UNRESOLVABLE_URL": _UNRESOLVABLE_URL,
@@ -79,20 +82,23 @@ class Proxy:
     def __init__(self) -> None:
         # Start line and headers of each request.
         self.requests: list[str] = []
-        self._listener: asyncio.Server
+        self._listeners: list[asyncio.Server] = []
 
     @property
     def targets(self) -> list[str]:
         """Method and target of each request."""
         return [" ".join(request.split(" ")[:2]) for request in self.requests]
 
-    async def listen(self) -> int:
-        self._listener = await asyncio.start_server(self._serve, _HOST, 0)
-        port: int = self._listener.sockets[0].getsockname()[1]
+    async def listen(self, tls: ssl.SSLContext | None = None) -> int:
+        """Listen on one more port; return it."""
+        listener = await asyncio.start_server(self._serve, _HOST, 0, ssl=tls)
+        self._listeners.append(listener)
+        port: int = listener.sockets[0].getsockname()[1]
         return port
 
     async def close(self) -> None:
-        self._listener.close()
+        for listener in self._listeners:
+            listener.close()
 
     async def _serve(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
