@@ -15,6 +15,9 @@ _INPUT_TOKENS = re.compile(rb'"(?:prompt|input)_tokens"\s*:\s*(\d{1,12})')
 # Comments of an event stream, and white space.
 _KEEP_ALIVE = re.compile(rb"(?::[^\r\n]*+|\s)*+")
 
+# A field begins up to this many bytes before `_tokens`.
+_LONGEST_NAME = len('"completion')
+
 SCOPE_KEY = "lls_openai"
 
 
@@ -71,9 +74,11 @@ class RequestContext:
         if self.first is None and not _KEEP_ALIVE.fullmatch(data):
             self.first = time.perf_counter()
         # `find` because CPython's `in` raises and drops an exception first.
-        if data.find(b"_tokens") >= 0:
-            self.tokens = _last_count(_OUTPUT_TOKENS, data) or self.tokens
-            self.input_tokens = _last_count(_INPUT_TOKENS, data) or self.input_tokens
+        at = data.find(b"_tokens")
+        if at >= 0:
+            usage = data[max(0, at - _LONGEST_NAME) :]
+            self.tokens = _last_count(_OUTPUT_TOKENS, usage) or self.tokens
+            self.input_tokens = _last_count(_INPUT_TOKENS, usage) or self.input_tokens
 
 
 def _last_count(pattern: re.Pattern[bytes], data: bytes) -> int:

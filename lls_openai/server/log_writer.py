@@ -51,7 +51,9 @@ class LogWriter:
                 return
             self._lines.append(line)
             self._waiting_bytes += len(line)
-            self._changed.notify_all()
+            # The thread is awake, or wakes by itself, while there are other lines.
+            if len(self._lines) == 1:
+                self._changed.notify_all()
             if self._thread is None:
                 self._start()
 
