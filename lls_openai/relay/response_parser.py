@@ -24,13 +24,14 @@ class ResponseParser:
     """
 
     __slots__ = (
+        "_chunks",
         "_framing_bytes",
         "_headers",
         "_parser",
-        "_received",
         "_source",
         "interim_responses",
         "keep_alive",
+        "on_body",
         "response",
     )
 
@@ -38,6 +39,9 @@ class ResponseParser:
         self._source = source
         self._headers: Headers = []
         self.keep_alive = False
+        # The parser calls this for each chunk; a list's method takes the least time.
+        self._chunks: list[bytes] = []
+        self.on_body = self._chunks.append
         self._parser = httptools.HttpResponseParser(self)
         # The deviations that browsers accept, too.
         self._parser.set_dangerous_leniencies(
@@ -52,7 +56,7 @@ class ResponseParser:
         self.response: UpstreamResponse | None = None
         self.interim_responses = 0
         # Bytes since the last byte of the body: headers, framing, trailers.
-        self._framing_bytes = self._received = 0
+        self._framing_bytes = 0
 
     def close(self) -> None:
         """Break the cycle with the parser, which the collector would have to find."""
@@ -66,20 +70,16 @@ class ResponseParser:
         """
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            raise not_http("it switches to another protocol") from None
-        except httptools.HttpParserError as error:
-            # The error that a callback raised is its context.
-            if isinstance(error.__context__, UpstreamError):
-                raise error.__context__ from None
-            raise not_http(str(error)) from None
-        response = self.response
-        if response and response.received > self._received:
-            self._received, self._framing_bytes = response.received, 0
+        except (httptools.HttpParserUpgrade, httptools.HttpParserError) as error:
+            self._pass_body_on()
+            raise _error_of(error) from None
+        if self._chunks:
+            self._framing_bytes = 0
+            self._pass_body_on()
             return
         self._framing_bytes += len(data)
         if self._framing_bytes > MAX_HEADER_BYTES and not (
-            response and response.complete
+            self.response and self.response.complete
         ):
             raise not_http(
                 f"its headers or trailers are over {MAX_HEADER_BYTES:,} bytes"
@@ -135,12 +135,25 @@ class ResponseParser:
         if self.interim_responses > MAX_INTERIM_RESPONSES:
             raise not_http(f"more than {MAX_INTERIM_RESPONSES} interim responses")
 
-    def on_body(self, data: bytes) -> None:
-        """Pass on the next bytes of the body."""
-        if self.response:
-            self.response.feed(data)
-
     def on_message_complete(self) -> None:
         """Complete the response; an interim one is not the response."""
+        self._pass_body_on()
         if self.response:
             self.response.finish()
+
+    def _pass_body_on(self) -> None:
+        """Pass the chunks of the body on as one."""
+        chunks = self._chunks
+        if chunks and self.response:
+            self.response.feed(chunks[0] if len(chunks) == 1 else b"".join(chunks))
+            chunks.clear()
+
+
+def _error_of(error: Exception) -> UpstreamError:
+    """Return the error that a callback raised, or one with the parser's reason."""
+    if isinstance(error, httptools.HttpParserUpgrade):
+        return not_http("it switches to another protocol")
+    # What a callback raises is the context of the parser's error.
+    if isinstance(error.__context__, UpstreamError):
+        return error.__context__
+    return not_http(str(error))
