@@ -8,6 +8,7 @@ process that shares the descriptor, and `poll` does not promise room for a whole
 import atexit
 import os
 import select
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -60,6 +61,7 @@ class LogWriter:
     def _start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
+        atexit.register(_drop_unwritable_output)
         atexit.register(self.flush)
 
     def flush(self) -> None:
@@ -97,6 +99,15 @@ class LogWriter:
             # Another process has set O_NONBLOCK.
             select.select([], [self._descriptor], [])
             return 0
+
+
+def _drop_unwritable_output() -> None:
+    """Keep a full disk from changing the exit status, which Python would make 120."""
+    for name in ("stdout", "stderr"):
+        try:
+            getattr(sys, name).flush()
+        except OSError:
+            setattr(sys, name, None)
 
 
 def _batches(lines: list[bytes]) -> Iterator[list[bytes]]:
