@@ -168,7 +168,7 @@ def test_connections_have_tcp_keep_alive_after_60_s(run: Run) -> None:
 
 
 def resolve_to(*ports: int) -> Mock:
-    """Let the event loop find `upstream.test` at these ports; return the look-ups."""
+    """Resolve `upstream.test` to these ports; return a mock of the look-ups."""
     loop, lookups = asyncio.get_running_loop(), Mock()
     getaddrinfo = loop.getaddrinfo
 

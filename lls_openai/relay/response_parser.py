@@ -153,7 +153,7 @@ def _error_of(error: Exception) -> UpstreamError:
     """Return the error that a callback raised, or one with the parser's reason."""
     if isinstance(error, httptools.HttpParserUpgrade):
         return not_http("it switches to another protocol")
-    # What a callback raises is the context of the parser's error.
+    # An error that a callback raises is the context of the parser's own.
     if isinstance(error.__context__, UpstreamError):
         return error.__context__
     return not_http(str(error))
