@@ -288,7 +288,7 @@ def responses(received: bytes) -> Iterator[h11.Response]:
 
 
 def _entries(server: Server, since: int) -> list[dict[str, object]]:
-    lines = server.log[since:].splitlines()
+    lines = server.log[since:].split("\n")[:-1]
     assert [line for line in lines if not line.startswith("{")] == []
     return [json.loads(line) for line in lines]
 

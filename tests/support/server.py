@@ -151,7 +151,7 @@ class Server:
 
     def access_log(self, **fields: object) -> list[Json]:
         """Return the access log entries so far that have these fields."""
-        lines = [line for line in self.log.splitlines() if line.startswith("{")]
+        lines = [line for line in self.log.split("\n")[:-1] if line.startswith("{")]
         entries: list[Json] = [json.loads(line) for line in lines]
         wanted = {"logger": "lls_openai.access"} | fields
         return [entry for entry in entries if wanted.items() <= entry.items()]
@@ -169,7 +169,7 @@ class Server:
         """Wait for a line of output with all these parts, and return it."""
 
         def logged() -> str:
-            lines = self.log.splitlines()
+            lines = self.log.split("\n")[:-1]
             return next((x for x in lines if all(part in x for part in parts)), "")
 
         return eventually(logged, f"a log line with {parts}")
