@@ -103,18 +103,31 @@ def check_exit(server: Server, status: int) -> None:
 def test_repeated_signals_are_one_graceful_shutdown(
     server: Server, upstream: Upstream
 ) -> None:
-    """Make and uv pass on signals that the whole process group has received."""
+    """The whole process group gets a signal, and make and uv pass it on once more."""
     with (
         RawConnection(server.port) as idle,
         running_stream(server, upstream) as (connection, gate),
     ):
         idle.send(HEALTH_REQUEST)
         assert idle.read_response().status == 200
-        # Pipelined calls wait for the stream, and are not begun any more.
-        connection.send(STREAMING_REQUEST * 3)
         for number in (SIGINT, SIGINT, SIGHUP, SIGTERM, SIGTERM):
             os.killpg(server.pid, number)
         assert idle.is_closed_within()
+        wait_until_port_is_closed(server)
+        gate.open()
+
+        assert connection.read_to_end() == REST_OF_STREAM
+        # Clients with a pool may leave the connection open.
+        check_exit(server, 0)
+
+
+@own_server("pipelined requests")
+def test_pipelined_requests_are_not_begun_during_shutdown(
+    server: Server, upstream: Upstream
+) -> None:
+    with running_stream(server, upstream) as (connection, gate):
+        connection.send(STREAMING_REQUEST * 3)
+        os.kill(server.pid, SIGTERM)
         wait_until_port_is_closed(server)
         gate.open()
 

@@ -87,6 +87,8 @@ class ClientConnection(asyncio.Protocol):
         self._waiting_bytes = 0
         # True once no further request will be read.
         self._is_last = False
+        # True once the client has sent bytes that will not be read as a request.
+        self._has_sent_more = False
         self._discarded_bytes = 0
         self._reading_paused = False
         # Whether the client has to read before more is written.
@@ -134,6 +136,7 @@ class ClientConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Parse the bytes, then start the next request."""
         if self._is_last:
+            self._has_sent_more = True
             self._progress.add_body(len(data))
             self._discard(len(data))
             return
@@ -220,7 +223,7 @@ class ClientConnection(asyncio.Protocol):
         if request.keep_alive and not self._is_last:
             self.read_on()
             self._start_next()
-        elif request.more_body or self._requests or self._is_last:
+        elif request.more_body or self._requests or self._has_sent_more:
             self._linger()
         else:
             self._transport.close()
@@ -268,6 +271,7 @@ class ClientConnection(asyncio.Protocol):
             running = self._requests[0]
             if running.has_begun_response or not running.more_body:
                 self._stop_after_running_request()
+                self._has_sent_more = True
                 return
             # The running request is the invalid one: its body has no end.
             running.context.fail(error)
@@ -281,6 +285,7 @@ class ClientConnection(asyncio.Protocol):
         self._is_last = True
         running = self._requests[0]
         running.keep_alive = False
+        self._has_sent_more = self._has_sent_more or len(self._requests) > 1
         self._requests = deque([running])
         self.read_on()
 
