@@ -44,15 +44,18 @@ class Relay:
     def __init__(self, stack: Stack) -> None:
         self.routes = Routes(stack.run_config)
         self._models = ModelLookup(stack)
-        providers = self._models.providers.values()
-        upstreams = [each for each in map(upstream_of, providers) if each]
-        self.settings = [each.config for each in upstreams]
+        providers = self._models.providers
+        found = {name: upstream_of(each) for name, each in providers.items()}
+        upstreams = {name: each for name, each in found.items() if each}
+        # The settings of this project's providers, by their ids.
+        self.settings = {name: each.config for name, each in upstreams.items()}
         # True where no provider could serve a request without the client's key.
         self._needs_key = len(upstreams) == len(providers) and all(
-            each.needs_client_key for each in upstreams
+            each.needs_client_key for each in upstreams.values()
         )
-        self._body_limit = max(each.max_request_bytes for each in self.settings)
-        limit = max(each.max_bytes_in_flight for each in self.settings)
+        settings = self.settings.values()
+        self._body_limit = max(each.max_request_bytes for each in settings)
+        limit = max(each.max_bytes_in_flight for each in settings)
         self.bytes_in_flight = BytesInFlight(limit)
 
     async def __call__(

@@ -4,6 +4,7 @@ The router has no public method for it: its public methods make the call themsel
 """
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
@@ -78,8 +79,7 @@ class ModelLookup:
         """
         if found := self._cache.get((name, model_type)):
             return found
-        user = request_headers.user_from_scope(scope)
-        with request_headers.request_provider_data_context({}, user):
+        with _as_user_of(scope):
             found = await self._resolve(name, model_type)
         # A look-up takes 40 us. Only listed models are cached, since clients can send
         # any number of other names.
@@ -93,19 +93,14 @@ class ModelLookup:
         Raises:
             RelayError: the user may read no such model, or several have the name.
         """
-        user = request_headers.user_from_scope(scope)
-        with request_headers.request_provider_data_context({}, user):
-            models = await self._table.get_all_with_type("model")
-        listed = {model.identifier for model in models}
-        full_name = self._complete_name(name, models)
+        with _as_user_of(scope):
+            full_name, listed = await self._full_name(name)
         if full_name not in listed:
             raise _unknown_model(name, listed)
         return full_name
 
     async def _resolve(self, name: str, model_type: ModelType) -> ResolvedModel:
-        models: list[Model] = await self._table.get_all_with_type("model")
-        listed = {model.identifier for model in models}
-        full_name = self._complete_name(name, models)
+        full_name, listed = await self._full_name(name)
         # The router would log a warning for an unknown provider.
         is_known = full_name.partition("/")[0] in self.providers
         if not is_known or len(full_name) > MAX_NAME_LENGTH:
@@ -124,6 +119,11 @@ class ModelLookup:
         listed_name = full_name if full_name in listed else OTHER
         return ResolvedModel(provider, provider_id, model, listed_name)
 
+    async def _full_name(self, name: str) -> tuple[str, set[str]]:
+        """Return the name with its provider, and the names that are listed."""
+        models: list[Model] = await self._table.get_all_with_type("model")
+        return self._complete_name(name, models), {m.identifier for m in models}
+
     def _complete_name(self, name: str, models: Iterable[Model]) -> str:
         """Add the provider to a bare name: that of a listed model, else by pattern."""
         if len(name) > MAX_NAME_LENGTH or any(m.identifier == name for m in models):
@@ -139,6 +139,14 @@ class ModelLookup:
             message = f"Ambiguous model name; use one of: {', '.join(sorted(found))}"
             raise RelayError("model_not_found", message, "model")
         return found[0] if found else name
+
+
+def _as_user_of(scope: Scope) -> AbstractContextManager[None]:
+    """Return a context in which the router applies the rules for this client."""
+    user = request_headers.user_from_scope(scope)
+    context: AbstractContextManager[None]
+    context = request_headers.request_provider_data_context({}, user)
+    return context
 
 
 def _unknown_model(name: str, listed: Iterable[str]) -> RelayError:

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import traceback
 from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Protocol
@@ -11,6 +10,7 @@ from starlette.types import ASGIApp, Message, Scope
 
 from lls_openai.context import SCOPE_KEY, RequestContext, new_request_id
 from lls_openai.errors import RelayError, ResponseTruncated
+from lls_openai.server.log_format import place_of
 
 # How much of a body is buffered before the connection stops reading, in bytes.
 MAX_BUFFERED_BODY_BYTES = 64 * 1024
@@ -141,7 +141,12 @@ class RequestCycle:
         except Exception as error:  # noqa: BLE001 (the last resort of the application)
             # Starlette raises it again after it has sent a response.
             if not self._is_over:
-                _log_exception(error)
+                # Without its message, which may contain a secret.
+                logger.error(  # noqa: TRY400 (without a traceback)
+                    "Unexpected %s in a request, raised at %s",
+                    type(error).__name__,
+                    place_of(error),
+                )
         if self._is_over:
             return
         if self.has_begun_response:
@@ -257,12 +262,3 @@ class RequestCycle:
         body = error.body()
         self._start(error.status, error.response_headers(body))
         self._send_body(body, more_body=False)
-
-
-def _log_exception(error: Exception) -> None:
-    """Log where an exception was raised, in one line: its message may hold a secret."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    place = f"{frame.filename}:{frame.lineno}"
-    logger.error(
-        "Unexpected %s in a request, raised at %s", type(error).__name__, place
-    )

@@ -85,7 +85,7 @@ def _configure_server(
     server: uvicorn.Server, stack_config: StackConfig, relay: Relay
 ) -> None:
     """Set what Llama Stack does not pass on to uvicorn, and wrap the application."""
-    config, settings = server.config, relay.settings
+    config, settings = server.config, relay.settings.values()
     client_timeout = max(each.client_timeout for each in settings)
     config.timeout_keep_alive = client_timeout  # type: ignore[assignment]  # (whole seconds or not)
     config.timeout_graceful_shutdown = max(each.drain_timeout for each in settings)

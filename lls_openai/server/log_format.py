@@ -5,7 +5,6 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import PurePath
-from types import TracebackType
 
 import msgspec
 
@@ -91,11 +90,14 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 def _describe(error: BaseException) -> str:
     name = type(error).__qualname__
+    return f"{name} in {place_of(error)}" if error.__traceback__ else name
+
+
+def place_of(error: BaseException) -> str:
+    """Return the function, file and line that raised an exception."""
     trace = error.__traceback__
-    return f"{name} in {_innermost(trace)}" if trace else name
-
-
-def _innermost(trace: TracebackType) -> str:
+    if trace is None:
+        return "an unknown place"
     while trace.tb_next:
         trace = trace.tb_next
     code = trace.tb_frame.f_code

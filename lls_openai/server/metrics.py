@@ -20,7 +20,6 @@ from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from lls_openai.context import RequestContext
 from lls_openai.server.histograms import Histogram, HistogramExporter, Series
 from lls_openai.settings import ProviderConfig
-from lls_openai.stack import StackConfig
 
 # Where a collector is; without one of them, nothing is measured.
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT")
@@ -173,14 +172,9 @@ def _resource() -> Resource:
 _metrics: list[Metrics] = []
 
 
-def start_metrics(config: StackConfig, numbers: Numbers) -> None:
+def start_metrics(providers: Mapping[str, ProviderConfig], numbers: Numbers) -> None:
     """Measure all calls from now on, if a collector is configured."""
     if any(os.environ.get(name) for name in _ENDPOINTS):
-        providers = {
-            each.provider_id: ProviderConfig.model_validate(each.config)
-            for each in config.providers["inference"]
-            if each.module == "lls_openai"
-        }
         metrics = Metrics(providers, numbers)
         _metrics.append(metrics)
         atexit.register(metrics.stop)

@@ -17,7 +17,7 @@ from lls_openai.server.lifecycle import configure_process, running_server
 from lls_openai.server.log_writer import dropped_lines
 from lls_openai.server.metrics import Numbers, start_metrics
 from lls_openai.server.ogx import remove_resolved_config
-from lls_openai.server.stack_routes import RoutePolicy, answer_exception
+from lls_openai.server.stack_routes import RoutePolicy, respond_to_exception
 from lls_openai.stack import Stack, Untyped, server
 
 _create_registry_refresh_task = Stack.create_registry_refresh_task
@@ -36,7 +36,7 @@ def start(stack: Stack) -> None:
         bytes_in_flight=lambda: relay.bytes_in_flight.held,
         dropped_log_lines=dropped_lines,
     )
-    start_metrics(stack.run_config, numbers)
+    start_metrics(relay.settings, numbers)
 
 
 async def call_first(app: Untyped, scope: Scope, receive: Receive, send: Send) -> None:
@@ -68,7 +68,7 @@ def arrange(app: Untyped) -> None:
         new for each in app.user_middleware for new in _arranged(each)
     ]
     app.exception_handlers = {
-        kind: answer_exception
+        kind: respond_to_exception
         if handler is server.global_exception_handler
         else handler
         for kind, handler in app.exception_handlers.items()

@@ -1,8 +1,7 @@
-"""Llama Stack's own routes: which are open, and how their exceptions are answered."""
+"""Llama Stack's own routes: the route policy, and responses to exceptions."""
 
 import logging
 from http import HTTPStatus
-from traceback import extract_tb
 
 from fastapi import Request
 from fastapi.responses import Response
@@ -11,6 +10,7 @@ from starlette.types import Receive, Scope, Send
 from lls_openai.errors import status_body
 from lls_openai.relay.app import relay_of, send_error
 from lls_openai.relay.routes import uses_anthropic_form
+from lls_openai.server.log_format import place_of
 from lls_openai.stack import server
 
 logger = logging.getLogger(__name__)
@@ -48,22 +48,20 @@ class RoutePolicy(server.RouteAuthorizationMiddleware):  # type: ignore[misc]
         raise RouteForbidden
 
 
-async def answer_exception(request: Request, error: Exception) -> Response:
-    """Answer an exception of a route of Llama Stack's, and log one line about a 5xx.
+async def respond_to_exception(request: Request, error: Exception) -> Response:
+    """Return the response to an exception in such a route, and log one line for a 5xx.
 
     The stock handler prints a traceback for each, an unknown model's name included.
     """
     http = server.translate_exception(error)
     if http.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
         # The exception's text is left out: it may quote the request.
-        where = extract_tb(error.__traceback__)[-1]
         logger.error(
-            "%s in %s %s, raised at %s:%d",
+            "%s in %s %s, raised at %s",
             type(error).__name__,
             request.method,
             request.url.path,
-            where.filename,
-            where.lineno,
+            place_of(error),
         )
     body = status_body(
         http.status_code, str(http.detail), anthropic=uses_anthropic_form(request.scope)
