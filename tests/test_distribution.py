@@ -140,6 +140,14 @@ def test_run_yaml_pins_the_upstream_of_each_provider_and_holds_no_key() -> None:
     assert not re.search(r"(?i)api_?key:|_KEY\b", text)
 
 
+def test_run_yaml_lists_each_route_once() -> None:
+    policy = yaml.safe_load(RUN_YAML.read_text())["server"]["auth"]["route_policy"]
+
+    paths = policy[0]["permit"]["paths"]
+
+    assert sorted(paths) == sorted({*paths})
+
+
 def test_env_example_has_the_variables_of_run_yaml_the_port_and_three_keys() -> None:
     lines = RUN_YAML.read_text().splitlines()
     without_comments = "\n".join(line.partition("#")[0] for line in lines)
