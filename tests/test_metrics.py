@@ -15,7 +15,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 )
 
 from lls_openai.context import RequestContext
-from lls_openai.server.metrics import error_type, measure
+from lls_openai.server.instruments import error_type
+from lls_openai.server.metrics import measure
 from tests.support import http
 from tests.support.http import CHAT, MODEL, chat, eventually, exchange, request
 from tests.support.network import Network

@@ -1,16 +1,13 @@
-"""Metrics of every call, by OpenTelemetry's conventions for generative AI.
+"""The instruments of every call, by OpenTelemetry's conventions for generative AI.
 
 https://github.com/open-telemetry/semantic-conventions-genai. `gen_ai.response.model` is
 left out: an upstream may send any name.
 """
 
-import atexit
-import os
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
-from typing import NamedTuple
 
 from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.sdk.metrics import MeterProvider
@@ -19,10 +16,8 @@ from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 
 from lls_openai.context import RequestContext
 from lls_openai.server.histograms import Histogram, HistogramExporter, Series
+from lls_openai.server.metrics import Number, Numbers
 from lls_openai.settings import ProviderConfig
-
-# Where a collector is; without one of them, nothing is measured.
-_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT")
 
 # How long the last export may take at a shutdown, in milliseconds.
 LAST_EXPORT_MS = 1500
@@ -33,18 +28,8 @@ TOKENS = tuple(4**power for power in range(14))
 
 FIRST_ERROR_STATUS = 400
 
-type Number = Callable[[], int]
 
-
-class Numbers(NamedTuple):
-    """Functions that return the numbers of the process."""
-
-    client_connections: Number
-    bytes_in_flight: Number
-    dropped_log_lines: Number
-
-
-class Metrics:
+class Instruments:
     """The instruments of this process.
 
     Args:
@@ -167,20 +152,3 @@ def _resource() -> Resource:
         "service.instance.id": str(uuid.uuid4()),
     }
     return Resource.create(own).merge(OTELResourceDetector().detect())
-
-
-_metrics: list[Metrics] = []
-
-
-def start_metrics(providers: Mapping[str, ProviderConfig], numbers: Numbers) -> None:
-    """Measure all calls from now on, if a collector is configured."""
-    if any(os.environ.get(name) for name in _ENDPOINTS):
-        metrics = Metrics(providers, numbers)
-        _metrics.append(metrics)
-        atexit.register(metrics.stop)
-
-
-def measure(context: RequestContext) -> None:
-    """Record a request that has ended, if a collector is configured."""
-    for metrics in _metrics:
-        metrics.measure(context)
