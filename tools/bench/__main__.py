@@ -26,9 +26,9 @@ from pathlib import Path
 from subprocess import SubprocessError
 
 from tests.support.run_yaml import PROJECT
-from tools.bench import load, plot
+from tools.bench import instructions, load, plot
 from tools.bench.load import Figures, LoadError, Target
-from tools.bench.results import CALLS_ONLY, COLLECTOR, TWO_WORKERS, Results
+from tools.bench.results import COLLECTOR, TWO_WORKERS, Results
 from tools.bench.targets import Targets
 from tools.cli import exit_on_signals, log
 
@@ -45,7 +45,9 @@ def measure(options: argparse.Namespace, directory: Path) -> list[Results]:
         once = {target.name: _open_streams(target) for target in (bare, this)}
         more = []
         if not options.quick:
-            more.append(targets.this(TWO_WORKERS, workers=2))
+            for name, figures in instructions.count(directory).items():
+                once[name] |= figures
+            more.append(targets.two_workers(TWO_WORKERS))
             more.append(targets.with_collector(COLLECTOR))
         results = [_rounds([bare, this, *more], 1 if options.quick else ROUNDS)]
         results[0].once |= once
@@ -81,9 +83,9 @@ def _rounds(targets: list[Target], count: int) -> Results:
     for number in range(count):
         log(f"round {number + 1}: {', '.join(target.name for target in targets)}")
         figures: dict[str, Figures] = {target.name: {} for target in targets}
-        for measurement in load.MEASURES:
+        for measure_name, measurement in load.MEASURES.items():
             for target in targets:
-                if target.name not in CALLS_ONLY or measurement is load.calls:
+                if measure_name in target.measures:
                     figures[target.name] |= _measure(measurement, target)
         for name, found in figures.items():
             results.rounds.setdefault(name, []).append(found)

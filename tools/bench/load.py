@@ -45,6 +45,10 @@ class LoadError(Exception):
     """Requests failed; a speed measured from them would mean nothing."""
 
 
+# Those of a server that is slow, or that is measured only beside this one.
+FEW_MEASURES = ("calls", "latency", "streams")
+
+
 class Target(NamedTuple):
     """A server to measure, the headers it needs, and the seconds of each span."""
 
@@ -56,6 +60,7 @@ class Target(NamedTuple):
         'X-LlamaStack-Provider-Data: {"passthrough_api_key": "bench-key"}',
     )
     model: str = MODEL
+    measures: tuple[str, ...] = FEW_MEASURES
     spans: tuple[int, int, int] = (2, 1, 2)
 
     @property
@@ -88,20 +93,29 @@ def latency(target: Target) -> Figures:
 
 def streams(target: Target) -> Figures:
     """Measure streams of 200 chunks, at 16 connections, as fast as they come."""
-    if not target.spans[2]:
-        return {}
     sample = _wrk(target, "burst", CONNECTIONS, target.spans[2])
     chunk_cpu = sample.cpu / KINDS["burst"].chunks * 1e6
     return {"streams": sample.rate, "chunk_cpu": chunk_cpu}
 
 
+def single_streams(target: Target) -> Figures:
+    """Measure the same streams when the upstream writes one chunk at a time."""
+    sample = _wrk(target, "single", CONNECTIONS, target.spans[2])
+    return {"single_streams": sample.rate}
+
+
 type Measure = Callable[[Target], Figures]
-MEASURES: tuple[Measure, ...] = (calls, latency, streams)
+MEASURES: dict[str, Measure] = {
+    "calls": calls,
+    "latency": latency,
+    "streams": streams,
+    "single_streams": single_streams,
+}
 
 
 def _wrk(target: Target, kind: str, connections: int, seconds: int) -> _Sample:
     busy = target.server.cpu(), target.upstream.cpu() + _children_cpu()
-    count, failed, took, p50 = _run_wrk(target, kind, connections, seconds)
+    count, failed, took, p50 = run_wrk(target, kind, connections, seconds)
     if not count and seconds < _LONGEST_SPAN:
         return _wrk(target, kind, connections, seconds * 2)
     if failed or not count:
@@ -111,7 +125,7 @@ def _wrk(target: Target, kind: str, connections: int, seconds: int) -> _Sample:
     return _Sample(count / took, p50, cpu / count, cpu / took, load / took)
 
 
-def _run_wrk(
+def run_wrk(
     target: Target, kind: str, connections: int, seconds: int
 ) -> tuple[int, int, float, float]:
     """Return the requests, the failed ones, the seconds, and the median seconds."""
@@ -140,11 +154,13 @@ def check(target: Target) -> Target:
     """Send the first requests, one at a time; leave streams out if they fail."""
     # Stock Llama Stack creates its tables then, and several at once would fail.
     latency(target)
+    if "streams" not in target.measures:
+        return target
     try:
         uvloop.run(_read(target, "burst"))
     except (LoadError, TimeoutError) as error:
         log(f"streams are left out: {error}")
-        return target._replace(spans=(*target.spans[:2], 0))
+        return target._replace(measures=("calls", "latency"))
     return target
 
 

@@ -16,7 +16,8 @@ def draw(results: Results) -> str:
     """Return the plot as SVG."""
     # At rest a bare relay is another kind of program, and its ratio says nothing.
     rows = [row for row in ROWS if row.figure != "rest"]
-    found = [(row, results.ratios("this", "bare", row.figure)) for row in rows]
+    ratios = [(row, results.ratios("this", "bare", row.figure)) for row in rows]
+    found = [each for each in ratios if each[1]]
     unit = (_WIDTH - _LEFT - _RIGHT) / max(1.0, *(max(ratios) for _, ratios in found))
     height, bare = _TOP + _ROW * len(found) + 12, _LEFT + unit
     size = f'width="{_WIDTH}" height="{height}"'

@@ -10,8 +10,6 @@ from tools.cli import align
 
 TWO_WORKERS = "two workers"
 COLLECTOR = "with a collector"
-# Measured with calls alone.
-CALLS_ONLY = {TWO_WORKERS, COLLECTOR}
 
 
 class Row(NamedTuple):
@@ -31,8 +29,16 @@ ROWS = (
     Row(f"calls/s, {CONNECTIONS} connections", "calls", ",.0f", "1.25 of bare or more"),
     Row("median call in ms, 1 connection", "p50", ".3f", "1.00 of bare or less"),
     Row("streams/s, 200 chunks each", "streams", ",.0f", "1.50 of bare or more"),
+    Row("streams/s, one chunk per write", "single_streams", ",.0f"),
     Row("CPU per call, us", "call_cpu", ".0f"),
-    Row("CPU per chunk, us", "chunk_cpu", ".1f", "0.40 of bare or less"),
+    Row("CPU per chunk, us", "chunk_cpu", ".2f"),
+    Row("1,000 instructions per call", "call_instructions", ",.0f"),
+    Row(
+        "1,000 instructions per chunk",
+        "chunk_instructions",
+        ".1f",
+        "0.40 of bare or less",
+    ),
     Row(f"CPU per chunk, {OPEN_STREAMS:,} open, us", "slow_chunk_cpu", ".0f"),
     Row("memory per open stream, KiB", "stream_memory", ".1f", "25 or less"),
     Row("memory at rest, MiB", "rest", ".0f", "135 or less"),
@@ -69,8 +75,9 @@ class Results:
         rows: list[tuple[str, ...]] = [("", "bare", "this", "ratio", "goal")]
         for label, figure, form, goal in ROWS:
             cells = [self._cell(name, figure, form) for name in ("bare", "this")]
-            ratio = statistics.median(self.ratios("this", "bare", figure))
-            rows.append((label, *cells, f"{ratio:.2f}", goal))
+            if ratios := self.ratios("this", "bare", figure):
+                ratio = f"{statistics.median(ratios):.2f}"
+                rows.append((label, *cells, ratio, goal))
         return align(rows, right=(1, 2, 3))
 
     def _cell(self, name: str, figure: str, form: str) -> str:

@@ -10,7 +10,7 @@ from subprocess import run
 
 from tests.support.run_yaml import PROJECT, RUN_YAML
 from tests.support.server import free_port
-from tools.bench.load import Target
+from tools.bench.load import MEASURES, Target
 from tools.cli import log
 from tools.servers import BIN, Server, running, upstream_variables
 
@@ -25,27 +25,41 @@ type Command = list[str | Path]
 class Targets:
     """Starts servers; `stack` stops them."""
 
-    def __init__(self, directory: Path, stack: ExitStack) -> None:
-        """Start the upstream; `directory` is for temporary files."""
-        self._directory, self._stack = directory, stack
+    def __init__(
+        self, directory: Path, stack: ExitStack, wrapper: Command | None = None
+    ) -> None:
+        """Start the upstream.
+
+        Args:
+            directory: for temporary files.
+            stack: stops the servers.
+            wrapper: a command that runs each server but the upstream.
+        """
+        self._directory, self._stack, self._wrapper = directory, stack, []
         self._upstream = self._start("upstream", _module("upstream"), {})
+        self._wrapper = wrapper or []
         self._url = f"http://127.0.0.1:{self._upstream.port}"
 
     def _start(self, name: str, command: Command, env: dict[str, str]) -> Server:
         log(f"starting {name}")
-        return self._stack.enter_context(running(name, command, env))
+        return self._stack.enter_context(running(name, self._wrapper + command, env))
 
     def bare(self) -> Target:
         server = self._start("bare", [*_module("bare"), self._url], {})
-        return Target(server, self._upstream)
+        return Target(server, self._upstream, measures=tuple(MEASURES))
 
-    def this(self, name: str = "this", workers: int = 1) -> Target:
-        return self._llama(name, PROJECT, {"LLS_WORKERS": str(workers)})
+    def this(self) -> Target:
+        this = self._llama("this", PROJECT, {})
+        return this._replace(measures=tuple(MEASURES))
+
+    def two_workers(self, name: str) -> Target:
+        target = self._llama(name, PROJECT, {"LLS_WORKERS": "2"})
+        return target._replace(measures=("calls",))
 
     def with_collector(self, name: str) -> Target:
         """Start it with metrics; the upstream is the collector, too."""
         env = {"OTEL_EXPORTER_OTLP_ENDPOINT": self._url}
-        return self._llama(name, PROJECT, env)
+        return self._llama(name, PROJECT, env)._replace(measures=("calls",))
 
     def ogx(self) -> Target:
         """Start it on OGX, from the environment that `make ogx` installs."""

@@ -8,6 +8,7 @@ import asyncio
 import os
 import re
 from collections.abc import Iterator
+from itertools import batched
 from typing import NamedTuple, cast
 
 import uvloop
@@ -21,14 +22,18 @@ class Kind(NamedTuple):
     """A kind of response; without chunks it is not a stream."""
 
     chunks: int = 0
+    chunks_per_write: int = 1
     seconds_between: float = 0
 
 
 KINDS = {
     "buffered": Kind(),
-    "burst": Kind(200),
+    # A write takes the upstream as long as a relay needs for a chunk: with one write
+    # per chunk, the upstream would be the limit.
+    "burst": Kind(200, 4),
+    "single": Kind(200),
     # Long enough for 1,000 of them to be open at once.
-    "slow": Kind(16, 0.5),
+    "slow": Kind(16, seconds_between=0.5),
 }
 
 
@@ -59,7 +64,8 @@ def _writes(kind: Kind) -> list[bytes]:
     start = wire.response_head(
         200, EVENTS | request_id, ("transfer-encoding", "chunked")
     )
-    return [start + first, *rest, wire.LAST_CHUNK]
+    chunks = [start + first, *rest, wire.LAST_CHUNK]
+    return [b"".join(each) for each in batched(chunks, kind.chunks_per_write)]
 
 
 _WRITES = {name: _writes(kind) for name, kind in KINDS.items()}
@@ -97,8 +103,7 @@ class Upstream(asyncio.Protocol):
         if not part or self._transport.is_closing():
             return
         self._transport.write(part)
-        # One write per turn of the loop, as a vendor sends each event by itself:
-        # uvloop would join the writes of one turn.
+        # One write per turn of the loop: uvloop would join the writes of one turn.
         if pause:
             self._loop.call_later(pause, self._write, pause, parts)
         else:
