@@ -41,27 +41,6 @@ class Connection(asyncio.Protocol):
         on_lost: called when the connection has ended.
     """
 
-    __slots__ = (
-        "_interim_responses",
-        "_last_progress",
-        "_lost",
-        "_on_idle",
-        "_on_lost",
-        "_parser",
-        "_poll",
-        "_reading_paused",
-        "_response",
-        "_timeout",
-        "_timer",
-        "_unsent",
-        "_unwritten",
-        "_waiter",
-        "_writing_paused",
-        "calls",
-        "loop",
-        "transport",
-    )
-
     transport: asyncio.Transport
 
     def __init__(

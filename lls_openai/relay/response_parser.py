@@ -1,9 +1,14 @@
 """The parser of one response after another, on httptools, which uvicorn uses, too."""
 
+from typing import TYPE_CHECKING
+
 import httptools
 
 from lls_openai.relay.upstream_errors import UpstreamError, not_http
-from lls_openai.relay.upstream_response import Headers, Source, UpstreamResponse
+from lls_openai.relay.upstream_response import Headers, UpstreamResponse
+
+if TYPE_CHECKING:
+    from lls_openai.relay.connection import Connection
 
 # Limits of one response. The first also holds for chunk extensions and trailers, and
 # is looked at after each read, so that headers may be larger by one read.
@@ -18,25 +23,10 @@ class ResponseParser:
     """Parses the responses of one connection.
 
     Its attribute `response` is None until the headers of a response are complete.
-
-    Args:
-        source: the connection.
     """
 
-    __slots__ = (
-        "_chunks",
-        "_framing_bytes",
-        "_headers",
-        "_parser",
-        "_source",
-        "interim_responses",
-        "keep_alive",
-        "on_body",
-        "response",
-    )
-
-    def __init__(self, source: Source) -> None:
-        self._source = source
+    def __init__(self, connection: "Connection") -> None:
+        self._connection = connection
         self._headers: Headers = []
         self.keep_alive = False
         # The parser calls this for each chunk; a list's method takes the least time.
@@ -118,7 +108,7 @@ class ResponseParser:
         self.keep_alive = self._parser.should_keep_alive()
         if not self.keep_alive:
             self._check_framing(headers)
-        self.response = UpstreamResponse(self._source, status, headers)
+        self.response = UpstreamResponse(self._connection, status, headers)
 
     def _check_framing(self, headers: Headers) -> None:
         if self._parser.get_http_version() not in ("1.0", "1.1"):

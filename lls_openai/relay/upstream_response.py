@@ -1,23 +1,15 @@
 """A response that arrives from an upstream."""
 
-import asyncio
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from lls_openai.relay.upstream_errors import UpstreamError
 
+if TYPE_CHECKING:
+    import asyncio
+
+    from lls_openai.relay.connection import Connection
+
 type Headers = list[tuple[bytes, bytes]]
-
-
-class Source(Protocol):
-    """The connection on which a response arrives."""
-
-    loop: asyncio.AbstractEventLoop
-
-    def resume_reading(self) -> None:
-        """Read on if the response was read too far ahead."""
-
-    def abort(self) -> None:
-        """End the connection at once."""
 
 
 class UpstreamResponse:
@@ -27,24 +19,12 @@ class UpstreamResponse:
     `received` how many bytes of it were, `returned` how many `read` has returned.
     """
 
-    __slots__ = (
-        "_chunks",
-        "_connection",
-        "_error",
-        "_waiter",
-        "complete",
-        "headers",
-        "received",
-        "returned",
-        "status",
-    )
-
-    def __init__(self, connection: Source, status: int, headers: Headers) -> None:
+    def __init__(self, connection: "Connection", status: int, headers: Headers) -> None:
         self.status, self.headers = status, headers
         self.complete = False
         self.received = self.returned = 0
         self._chunks: list[bytes] = []
-        self._connection: Source | None = connection
+        self._connection: Connection | None = connection
         self._error: UpstreamError | None = None
         self._waiter: asyncio.Future[None] | None = None
 

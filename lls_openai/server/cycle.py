@@ -4,13 +4,16 @@ import asyncio
 import logging
 from collections.abc import Iterable
 from http import HTTPStatus
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from starlette.types import ASGIApp, Message, Scope
 
 from lls_openai.context import SCOPE_KEY, RequestContext, new_request_id
 from lls_openai.errors import RelayError, ResponseTruncated
 from lls_openai.server.log_format import place_of
+
+if TYPE_CHECKING:
+    from lls_openai.server.protocol import ClientConnection
 
 # How much of a body is buffered before the connection stops reading, in bytes.
 MAX_BUFFERED_BODY_BYTES = 64 * 1024
@@ -28,65 +31,16 @@ _LAST_CHUNK = b"0\r\n\r\n"
 logger = logging.getLogger("lls_openai.connection")
 
 
-class Connection(Protocol):
-    """The part of a connection that a request uses."""
-
-    @property
-    def default_headers(self) -> list[tuple[bytes, bytes]]:
-        """Headers of every response."""
-
-    # Whether the client has to read before more is written.
-    is_writing_paused: bool
-
-    async def drain(self) -> None:
-        """Wait until more can be written."""
-
-    def write(self, data: bytes) -> None:
-        """Write bytes of the response."""
-
-    def read_on(self) -> None:
-        """Read again, if reading was paused."""
-
-    def abort(self) -> None:
-        """Close at once."""
-
-    def end_response(self, request: "RequestCycle") -> None:
-        """Continue behind a complete response."""
-
-
 class RequestCycle:
     """A request from its headers to the end of its response.
 
-    Args:
-        connection: where the response is written.
-        scope: ASGI's; the request's context is added to it.
-        keep_alive: whether another request may follow on the connection.
-        expects_continue: whether the client waits for `100 Continue` before the body.
+    `keep_alive` says whether another request may follow on the connection,
+    `expects_continue` whether the client waits for `100 Continue` before the body.
     """
-
-    __slots__ = (
-        "_body",
-        "_changed",
-        "_connection",
-        "_expects_continue",
-        "_has_body",
-        "_head",
-        "_is_body_returned",
-        "_is_chunked",
-        "_is_over",
-        "_unsent",
-        "context",
-        "has_begun_response",
-        "is_complete",
-        "is_started",
-        "keep_alive",
-        "more_body",
-        "scope",
-    )
 
     def __init__(
         self,
-        connection: Connection,
+        connection: "ClientConnection",
         scope: Scope,
         *,
         keep_alive: bool,
@@ -96,7 +50,7 @@ class RequestCycle:
         self.context = scope[SCOPE_KEY] = RequestContext()
         self.keep_alive = keep_alive
         self.more_body = True
-        self.is_started = self.has_begun_response = self.is_complete = False
+        self.is_started = self.has_begun_response = False
         self._connection = connection
         self._expects_continue = expects_continue
         self._is_over = self._is_body_returned = False
@@ -176,7 +130,7 @@ class RequestCycle:
         The start is sent with the first part of the body, which may be empty.
         """
         if self._connection.is_writing_paused:
-            await self._connection.drain()
+            await self._connection.writable.wait()
         if self._is_over:
             return
         if message["type"] == "http.response.start":
@@ -199,7 +153,7 @@ class RequestCycle:
         self._has_body = status not in _NO_BODY and self.scope["method"] != "HEAD"
         lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
         request_id = other_id = b""
-        for name, value in (*self._connection.default_headers, *headers):
+        for name, value in (*self._connection.server.default_headers, *headers):
             if name == b"connection":
                 self.keep_alive = self.keep_alive and value.lower() != b"close"
                 continue
@@ -252,7 +206,7 @@ class RequestCycle:
             self._end()
 
     def _end(self) -> None:
-        self.is_complete = self._is_over = True
+        self._is_over = True
         self._body.clear()
         self._notify()
         self._connection.end_response(self)

@@ -23,7 +23,6 @@ which the client may send again on another connection (RFC 9112, section 9.3.2).
 
 import asyncio
 import logging
-from collections import deque
 from typing import Any, cast
 
 from starlette.types import Scope
@@ -34,7 +33,7 @@ from lls_openai.context import new_request_id
 from lls_openai.errors import RelayError
 from lls_openai.server.cycle import RequestCycle
 from lls_openai.server.progress import ProgressTimer
-from lls_openai.server.request_parser import RequestHead, RequestParser
+from lls_openai.server.request_parser import RequestParser
 from lls_openai.tcp import enable_keep_alive
 
 # How many requests may wait behind the running one, and their size in bytes.
@@ -54,16 +53,13 @@ logger = logging.getLogger("lls_openai.connection")
 
 
 class ClientConnection(asyncio.Protocol):
-    """The protocol of one client, as uvicorn makes it for each connection.
-
-    Args:
-        config: uvicorn's configuration; its application is called for each request.
-        server_state: uvicorn's; it holds the open connections and running tasks.
-        app_state: what the application's lifespan has stored.
-    """
+    """The protocol of one client, as uvicorn makes it for each connection."""
 
     # In seconds; set once for the process.
     client_timeout = 60.0
+
+    _transport: asyncio.Transport
+    _progress: ProgressTimer
 
     def __init__(
         self,
@@ -72,18 +68,16 @@ class ClientConnection(asyncio.Protocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        self._app = config.loaded_app
-        self._root_path = config.root_path
-        self._server = server_state
-        self._app_state = app_state
+        self.server = server_state
+        self._app, self._app_state = config.loaded_app, app_state
         self._loop = _loop or asyncio.get_running_loop()
         self._parser = RequestParser(self)
-        self._transport: asyncio.Transport
-        self._address: dict[str, Any] = {}
-        # Requests whose responses are not complete; only the first one is running.
-        self._requests: deque[RequestCycle] = deque()
-        # The request whose body is being received, and the waiting requests' size.
-        self._receiving: RequestCycle | None = None
+        # The part of the scope that all requests of the connection share.
+        self._scope: Scope = {}
+        # Requests whose responses are not complete; only the first one is running, and
+        # only the body of the last one may be incomplete.
+        self._requests: list[RequestCycle] = []
+        # The size of the requests behind the running one.
         self._waiting_bytes = 0
         # True once no further request will be read.
         self._is_last = False
@@ -93,30 +87,31 @@ class ClientConnection(asyncio.Protocol):
         self._reading_paused = False
         # Whether the client has to read before more is written.
         self.is_writing_paused = False
-        self._writable = asyncio.Event()
-        self._writable.set()
-        self._progress = ProgressTimer(
-            self.client_timeout, self._waits_for_client, self._count_unread, self.abort
-        )
+        self.writable = asyncio.Event()
 
     # Callbacks of the transport.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for the first request."""
         self._transport = cast("asyncio.Transport", transport)
-        self._server.connections.add(self)  # type: ignore[arg-type]  # (not uvicorn's)
+        self.server.connections.add(self)  # type: ignore[arg-type]  # (not uvicorn's)
         enable_keep_alive(transport.get_extra_info("socket"))
-        self._address = {
+        self._scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "root_path": "",
             # A client that has already disconnected has no address any more.
             "server": transport.get_extra_info("sockname", _NO_ADDRESS)[:2],
             "client": transport.get_extra_info("peername", _NO_ADDRESS)[:2],
             "scheme": "https" if transport.get_extra_info("sslcontext") else "http",
         }
-        self._progress.start()
+        self._progress = ProgressTimer(
+            self.client_timeout, self._transport, self._waits_for_client
+        )
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (asyncio's)
         """Notify the requests that the client has disconnected."""
-        self._server.connections.discard(self)
+        self.server.connections.discard(self)
         self._progress.stop()
         self.resume_writing()
         for request in self._requests:
@@ -126,12 +121,12 @@ class ClientConnection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Hold responses back until the client has read more."""
         self.is_writing_paused = True
-        self._writable.clear()
+        self.writable.clear()
 
     def resume_writing(self) -> None:
         """Continue with the responses."""
         self.is_writing_paused = False
-        self._writable.set()
+        self.writable.set()
 
     def data_received(self, data: bytes) -> None:
         """Parse the bytes, then start the next request."""
@@ -153,50 +148,38 @@ class ClientConnection(asyncio.Protocol):
 
     # Callbacks of the parser.
 
-    def begin_request(self, head: RequestHead) -> None:
-        """Queue a request.
-
-        Raises:
-            RelayError: too many requests are waiting.
-        """
+    def begin_request(
+        self, scope: Scope, *, keep_alive: bool, expects_continue: bool
+    ) -> None:
+        """Queue a request; raise RelayError if too many are waiting."""
         self._progress.note()
         if len(self._requests) > MAX_WAITING_REQUESTS:
             raise RelayError("invalid_http_request", "Too many pipelined requests")
-        self._receiving = RequestCycle(
-            self,
-            self._make_scope(head),
-            keep_alive=head.keep_alive,
-            expects_continue=head.expects_continue,
+        scope.update(self._scope, state=self._app_state.copy())
+        self._requests.append(
+            RequestCycle(
+                self, scope, keep_alive=keep_alive, expects_continue=expects_continue
+            )
         )
-        self._requests.append(self._receiving)
 
     def add_body(self, body: bytes) -> None:
-        """Buffer a part of a body, or discard it behind a complete response."""
+        """Buffer a part of a body, or discard it if the response is complete."""
         self._progress.add_body(len(body))
-        request = self._receiving
-        if request is None or request.is_complete:
+        if not self._requests:
             self._discard(len(body))
-        elif request.add_body(body) and request is self._requests[0]:
+            return
+        request = self._requests[-1]
+        if request.add_body(body) and request is self._requests[0]:
             self._reading_paused = True
             self._transport.pause_reading()
 
     def end_request(self) -> None:
         """Note that a request is complete."""
         self._progress.note()
-        if self._receiving:
-            self._receiving.end_body()
-            self._receiving = None
+        if self._requests:
+            self._requests[-1].end_body()
 
     # The methods that a request's cycle calls.
-
-    @property
-    def default_headers(self) -> list[tuple[bytes, bytes]]:
-        """Return the headers that uvicorn adds to each response."""
-        return self._server.default_headers
-
-    async def drain(self) -> None:
-        """Wait until the client has read enough of the response."""
-        await self._writable.wait()
 
     def write(self, data: bytes) -> None:
         """Send bytes of a response."""
@@ -215,9 +198,9 @@ class ClientConnection(asyncio.Protocol):
 
     def end_response(self, request: RequestCycle) -> None:
         """Continue with the next request, or close the connection."""
-        self._server.total_requests += 1
+        self.server.total_requests += 1
         self._progress.note()
-        self._requests.popleft()
+        del self._requests[0]
         if len(self._requests) <= 1:
             self._waiting_bytes = 0
         if request.keep_alive and not self._is_last:
@@ -234,25 +217,10 @@ class ClientConnection(asyncio.Protocol):
             self._stop_after_running_request()
             return
         self._transport.close()
-        if not self._count_unread():
+        if not self._transport.get_write_buffer_size():
             self._loop.call_later(TLS_CLOSE_TIMEOUT, self.abort)
 
     # The connection's own steps.
-
-    def _make_scope(self, head: RequestHead) -> Scope:
-        return {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": head.http_version,
-            "method": head.method,
-            "root_path": self._root_path,
-            "path": self._root_path + head.path,
-            "raw_path": self._root_path.encode() + head.raw_path,
-            "query_string": head.query,
-            "headers": head.headers,
-            "state": self._app_state.copy(),
-            **self._address,
-        }
 
     def _start_next(self) -> None:
         if self._requests and not self._requests[0].is_started:
@@ -260,12 +228,12 @@ class ClientConnection(asyncio.Protocol):
             # An eager start saves a turn of the event loop.
             run = self._requests[0].run(self._app)
             task = asyncio.Task(run, loop=self._loop, eager_start=True)
-            self._server.tasks.add(task)
-            task.add_done_callback(self._server.tasks.discard)
+            self.server.tasks.add(task)
+            task.add_done_callback(self.server.tasks.discard)
 
     def _reject(self, error: RelayError) -> None:
         """Send an error, unless an earlier request is still to be answered."""
-        if self._is_last or self._transport.is_closing():
+        if self._transport.is_closing():
             return
         if self._requests:
             running = self._requests[0]
@@ -286,7 +254,7 @@ class ClientConnection(asyncio.Protocol):
         running = self._requests[0]
         running.keep_alive = False
         self._has_sent_more = self._has_sent_more or len(self._requests) > 1
-        self._requests = deque([running])
+        del self._requests[1:]
         self.read_on()
 
     def _linger(self) -> None:
@@ -315,6 +283,3 @@ class ClientConnection(asyncio.Protocol):
         if not self._requests or self.is_writing_paused:
             return True
         return self._requests[0].more_body and not self._reading_paused
-
-    def _count_unread(self) -> int:
-        return self._transport.get_write_buffer_size()

@@ -1,11 +1,14 @@
 """The parser of a client's requests, on httptools, with limits."""
 
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 import httptools
 
 from lls_openai.errors import RelayError
+
+if TYPE_CHECKING:
+    from lls_openai.server.protocol import ClientConnection
 
 MAX_HEADERS = 200
 # httptools joins the parts of a long header in quadratic time, so this limit is checked
@@ -17,41 +20,11 @@ _FRAMING = (b"content-length", b"transfer-encoding")
 type Headers = list[tuple[bytes, bytes]]
 
 
-class RequestHead(NamedTuple):
-    """A start line and headers; names are lower case."""
-
-    method: str
-    path: str
-    raw_path: bytes
-    query: bytes
-    http_version: str
-    headers: Headers
-    keep_alive: bool
-    expects_continue: bool
-
-
-class Receiver(Protocol):
-    """The connection that handles the requests."""
-
-    def begin_request(self, head: RequestHead) -> None:
-        """Handle the headers of a request."""
-
-    def add_body(self, body: bytes) -> None:
-        """Handle a part of its body."""
-
-    def end_request(self) -> None:
-        """Handle its end."""
-
-
 class RequestParser:
-    """Parses one request after another, and ignores offers to upgrade.
+    """Parses one request after another, and ignores offers to upgrade."""
 
-    Args:
-        receiver: the connection.
-    """
-
-    def __init__(self, receiver: Receiver) -> None:
-        self._receiver = receiver
+    def __init__(self, connection: "ClientConnection") -> None:
+        self._connection = connection
         self._parser = httptools.HttpRequestParser(self)
         self._url = b""
         self._headers: Headers = []
@@ -132,29 +105,30 @@ class RequestParser:
             self._upgrade_framing = [p for p in headers if p[0] in _FRAMING]
         url = httptools.parse_url(self._url)
         path, version = url.path.decode("ascii"), self._parser.get_http_version()
-        self._receiver.begin_request(
-            RequestHead(
-                self._parser.get_method().decode("ascii"),
-                unquote(path) if "%" in path else path,
-                url.path,
-                url.query or b"",
-                version,
-                headers,
-                version != "1.0" and self._parser.should_keep_alive(),
-                self._expects_continue,
-            )
+        scope = {
+            "http_version": version,
+            "method": self._parser.get_method().decode("ascii"),
+            "path": unquote(path) if "%" in path else path,
+            "raw_path": url.path,
+            "query_string": url.query or b"",
+            "headers": headers,
+        }
+        self._connection.begin_request(
+            scope,
+            keep_alive=version != "1.0" and self._parser.should_keep_alive(),
+            expects_continue=self._expects_continue,
         )
 
     def on_body(self, body: bytes) -> None:
         """Pass on a part of a body."""
         self._framing_bytes = 0
-        self._receiver.add_body(body)
+        self._connection.add_body(body)
 
     def on_message_complete(self) -> None:
         """End a request; one that offers an upgrade has not been read to its end."""
         if not self._parser.should_upgrade():
             self._framing_bytes = 0
-            self._receiver.end_request()
+            self._connection.end_request()
 
 
 def _headers_too_large() -> RelayError:
