@@ -4,13 +4,16 @@ One server requires tokens and allows two requests a day from each client addres
 test has an address.
 """
 
+import asyncio
 import time
 from typing import Any
 
 import httpx
 import pytest
+from starlette.types import Message, Scope
 
-from lls_openai.server.stack_errors import convert_stack_error
+from lls_openai.context import RequestContext
+from lls_openai.server.stack_errors import hold_stack_errors
 from tests.support.http import CHAT, MESSAGES, chat, provider_data
 from tests.support.run_yaml import IS_OGX
 from tests.support.server import Server
@@ -100,10 +103,22 @@ def test_other_headers_are_kept_and_length_is_that_of_new_body() -> None:
     cors = b"access-control-allow-origin", b"https://app.example.com"
     kind = b"content-type", b"application/json"
 
-    converted = convert_stack_error(
-        401, [kind, cors, (b"content-length", b"2")], b"{}", anthropic=False
-    )
+    sent: list[Message] = []
 
-    length = b"content-length", b"%d" % len(converted.body)
-    assert converted.headers[:3] == [kind, cors, length]
-    assert b"The server rejected the request" in converted.body
+    async def send_error() -> None:
+        async def collect(message: Message) -> None:
+            sent.append(message)
+
+        scope: Scope = {"path": CHAT, "headers": []}
+        send = hold_stack_errors(scope, RequestContext(), collect)
+        headers = [kind, cors, (b"content-length", b"2")]
+        start = {"type": "http.response.start", "status": 401, "headers": headers}
+        await send(start)
+        await send({"type": "http.response.body", "body": b"{}"})
+
+    asyncio.run(send_error())
+
+    start, body = sent
+    length = b"content-length", b"%d" % len(body["body"])
+    assert start["headers"][:3] == [kind, cors, length]
+    assert b"The server rejected the request" in body["body"]

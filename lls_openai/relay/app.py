@@ -16,7 +16,8 @@ from lls_openai.errors import ClientDisconnected, RelayError
 from lls_openai.relay.body import BytesInFlight, RequestBody, let_others_run, read_body
 from lls_openai.relay.connection import UpstreamError, UpstreamResponse
 from lls_openai.relay.credentials import Credentials, missing_api_key, read_credentials
-from lls_openai.relay.model_list import ModelResponse
+from lls_openai.relay.held_response import HeldResponse
+from lls_openai.relay.model_list import complete_models
 from lls_openai.relay.model_lookup import ModelLookup
 from lls_openai.relay.response import relay_error, send_response
 from lls_openai.relay.routes import Route, Routes, uses_anthropic_form
@@ -80,7 +81,8 @@ class Relay:
             await self._relay(request, route, credentials)
         elif scope["path"].startswith("/v1/models"):
             await self._complete_model_name(scope)
-            await next_app(scope, receive, ModelResponse(send).send)
+            held = HeldResponse(send, complete_models)
+            await next_app(scope, receive, held.send)
         else:
             await next_app(scope, receive, send)
 

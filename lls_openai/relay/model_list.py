@@ -4,36 +4,16 @@ import time
 from typing import Any
 
 import msgspec
-from starlette.types import Message, Send
+
+from lls_openai.errors import ResponseHeaders
 
 
-class ModelResponse:
-    """Completes Llama Stack's responses about models.
+def complete_models(_status: int, body: bytes) -> tuple[bytes, ResponseHeaders]:
+    """Return a response about models with the fields that clients read.
 
-    https://platform.openai.com/docs/api-reference/models: clients read these fields.
-
-    Args:
-        send: sends the completed response.
+    https://platform.openai.com/docs/api-reference/models
     """
-
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self._start: Message = {}
-        self._body = b""
-
-    async def send(self, message: Message) -> None:
-        """Hold the response until it is complete, then send it."""
-        if message["type"] == "http.response.start":
-            self._start = message
-            return
-        self._body += message.get("body", b"")
-        if message.get("more_body"):
-            return
-        body = _complete(self._body)
-        headers = [p for p in self._start["headers"] if p[0] != b"content-length"]
-        headers.append((b"content-length", b"%d" % len(body)))
-        await self._send({**self._start, "headers": headers})
-        await self._send({"type": "http.response.body", "body": body})
+    return _complete(body), []
 
 
 def _complete(body: bytes) -> bytes:

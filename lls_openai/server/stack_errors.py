@@ -6,24 +6,19 @@ own headers.
 """
 
 import time
-from typing import NamedTuple
 
 import msgspec
+from starlette.types import Scope, Send
 
+from lls_openai.context import RequestContext
 from lls_openai.errors import RelayError, ResponseHeaders
+from lls_openai.relay.held_response import HeldResponse
+from lls_openai.relay.routes import uses_anthropic_form
 
 # Llama Stack's only quota period: days since the epoch, in UTC.
 _QUOTA_SECONDS = 86_400
 
 _CODES = {401: "invalid_token", 429: "quota_exceeded"}
-
-
-class ConvertedError(NamedTuple):
-    """A response to send in place of Llama Stack's."""
-
-    code: str
-    headers: ResponseHeaders
-    body: bytes
 
 
 class _Detail(msgspec.Struct):
@@ -34,28 +29,23 @@ class _StackError(msgspec.Struct):
     error: _Detail
 
 
-def is_stack_error(status: int) -> bool:
-    """Whether a response that no relay code has sent needs converting."""
-    return status in _CODES
+def hold_stack_errors(scope: Scope, context: RequestContext, send: Send) -> Send:
+    """Return a `send` that converts Llama Stack's errors and passes all else."""
 
+    def applies(status: int) -> bool:
+        # The relay's own errors have a code, and an upstream's responses a model.
+        return status in _CODES and not (context.code or context.model)
 
-def convert_stack_error(
-    status: int, headers: ResponseHeaders, body: bytes, *, anthropic: bool
-) -> ConvertedError:
-    """Convert a complete 401 or 429 of Llama Stack's, keeping its other headers.
+    def convert(status: int, body: bytes) -> tuple[bytes, ResponseHeaders]:
+        error = RelayError(_CODES[status], _message(body))
+        context.code = error.code
+        added = error.headers
+        if error.code == "quota_exceeded":
+            left = _QUOTA_SECONDS - int(time.time()) % _QUOTA_SECONDS
+            added = [*added, (b"retry-after", b"%d" % left)]
+        return error.body(anthropic=uses_anthropic_form(scope)), added
 
-    A body in another form gets a message of ours.
-    """
-    code = _CODES[status]
-    error = RelayError(code, _message(body))
-    extra = error.headers
-    if code == "quota_exceeded":
-        left = _QUOTA_SECONDS - int(time.time()) % _QUOTA_SECONDS
-        extra = [*extra, (b"retry-after", b"%d" % left)]
-    new = error.body(anthropic=anthropic)
-    kept = [each for each in headers if each[0].lower() != b"content-length"]
-    length = b"content-length", b"%d" % len(new)
-    return ConvertedError(code, [*kept, length, *extra], new)
+    return HeldResponse(send, convert, applies).send
 
 
 def _message(body: bytes) -> str:
