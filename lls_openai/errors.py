@@ -75,12 +75,9 @@ class ResponseTruncated(Exception):  # noqa: N818 (the client sees it, not a dev
 class RelayError(Exception):
     """A request that could not be relayed, and the response that says why.
 
-    Args:
-        code: the contract's code, one of `STATUS`.
-        message: what is wrong and what to do, for the client.
-        param: the field of the request that is wrong.
-        status: the response's status, where the code has more than one.
-        reason: the cause for the operator, for the access log.
+    `code` is one of `STATUS`, `param` the field of the request that is wrong, and
+    `reason` the cause that the operator finds in the access log. `status` is for a code
+    that has more than one.
     """
 
     def __init__(

@@ -36,11 +36,7 @@ class _Request(NamedTuple):
 
 
 class Relay:
-    """Serves the relayed routes.
-
-    Args:
-        stack: the running stack, initialised.
-    """
+    """Serves the relayed routes, for models of this project's providers."""
 
     def __init__(self, stack: Stack) -> None:
         self.routes = Routes(stack.run_config)
@@ -152,11 +148,7 @@ def relay_of(scope: Scope) -> Relay:
 
 
 class RelayMiddleware:
-    """Puts the relay into Llama Stack's chain of middlewares.
-
-    Args:
-        app: the next application.
-    """
+    """Puts the relay into Llama Stack's chain of middlewares."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -33,22 +33,14 @@ _encode = msgspec.json.Encoder().encode
 
 
 class BytesInFlight:
-    """Bounds the bytes of request bodies that are in memory at a time.
-
-    Args:
-        limit: their maximum.
-    """
+    """Bounds the bytes of request bodies that are in memory at a time."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self.held = 0
 
     def acquire(self, context: RequestContext, size: int) -> None:
-        """Count bytes of a request.
-
-        Raises:
-            RelayError: there are too many.
-        """
+        """Count bytes of a request; raise RelayError if there are too many."""
         if self.held + size > self._limit:
             message = "Server is at its limit for buffered request bodies; retry later"
             raise RelayError("server_busy", message)
@@ -66,15 +58,7 @@ class RequestBody:
 
     Every other value stays the bytes that the client sent (`msgspec.Raw`), so that
     numbers, escapes, nulls and unknown fields arrive unchanged.
-
-    Args:
-        text: the body as it was received, in UTF-8.
-
-    Raises:
-        RelayError: it is not a JSON object with a string `model`.
     """
-
-    __slots__ = ("_fields", "model", "stream")
 
     def __init__(self, text: bytes) -> None:
         try:
@@ -97,17 +81,10 @@ async def read_body(
     limit: int,
     acquire: Callable[[int], None],
 ) -> bytes:
-    """Read the whole body of a request.
+    """Return the whole body of a request; `acquire` counts its bytes as they arrive.
 
-    Args:
-        receive: ASGI's.
-        headers: the request's.
-        limit: the largest body, in bytes.
-        acquire: counts the bytes that are held.
-
-    Raises:
-        RelayError: it is compressed, not JSON, or larger than a limit.
-        ClientDisconnected: the client disconnected before the end of the body.
+    Raises RelayError if it is compressed, not JSON by its type, or over a limit, and
+    ClientDisconnected if it has no end.
     """
     if _check_content_headers(dict(headers)) > limit:
         raise request_too_large(limit)

@@ -35,10 +35,8 @@ UPLOAD_CHECKS = 8
 class Connection(asyncio.Protocol):
     """A connection that a pool uses for one call after another.
 
-    Args:
-        timeout: how long the upstream may be silent during a call, in seconds.
-        on_idle: called after a complete response if another request can follow.
-        on_lost: called when the connection has ended.
+    `timeout` is how long the upstream may be silent during a call, in seconds. It calls
+    `on_idle` when another request can follow a response, `on_lost` at the end.
     """
 
     transport: asyncio.Transport

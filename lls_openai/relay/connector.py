@@ -42,24 +42,14 @@ class Proxy:
 
 
 class Connector:
-    """Makes connections to one upstream.
-
-    Args:
-        upstream: where the connections end.
-        proxy: what they go through.
-        timeout: how long one may take, in seconds.
-    """
+    """Makes connections to one upstream; `timeout` is in seconds."""
 
     def __init__(self, upstream: Endpoint, proxy: Proxy | None, timeout: float) -> None:
         self._upstream, self._proxy, self._timeout = upstream, proxy, timeout
         self._lookup: asyncio.Task[Sequence[AddrInfoType]] | None = None
 
     async def connect(self, connection: Connection) -> None:
-        """Connect, with TLS where it is spoken.
-
-        Raises:
-            UpstreamError: that failed, or took too long.
-        """
+        """Connect, with TLS where it is spoken, or raise UpstreamError."""
         try:
             async with asyncio.timeout(self._timeout):
                 await self._connect(connection)

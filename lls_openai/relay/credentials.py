@@ -30,29 +30,18 @@ type RequestHeaders = Iterable[tuple[bytes, bytes]]
 
 @dataclass(slots=True)
 class Credentials:
-    """A client's key and provider data; the repr shows neither.
-
-    Args:
-        key: the client's key, or None without one.
-        is_bearer: whether the key came as a bearer token.
-        provider_data: the object of the provider-data header, empty without one.
-    """
+    """A client's key and provider data; the repr shows neither."""
 
     key: str | None = field(repr=False)
+    # Whether the key came as a bearer token.
     is_bearer: bool
     provider_data: dict[str, Any] = field(repr=False)
 
 
 def read_credentials(headers: RequestHeaders, *, bearer_is_key: bool) -> Credentials:
-    """Read a client's credentials from the headers of its request.
+    """Read a client's credentials, or raise RelayError if they are invalid.
 
-    Args:
-        headers: the request's.
-        bearer_is_key: whether a bearer token is the client's key, rather than a token
-            for this server.
-
-    Raises:
-        RelayError: the provider data or the key is invalid.
+    A bearer token is the client's key, unless it is a token for this server.
     """
     found = _find_credential_headers(headers)
     data: dict[str, Any] = {}

@@ -54,20 +54,12 @@ class Passthrough:
         return False
 
     def finish(self, error: RelayError) -> bytes:  # noqa: ARG002 (EventSplitter sends it)
-        """Return the bytes that report an error.
-
-        Raises:
-            ResponseTruncated: no bytes can report it.
-        """
+        """Return the bytes that report an error, or raise ResponseTruncated."""
         raise ResponseTruncated
 
 
 class EventSplitter(Passthrough):
-    """Passes complete events, so that an error event can follow each of them.
-
-    Args:
-        error_format: the form of an error event.
-    """
+    """Passes complete events, so that an error event can follow each of them."""
 
     def __init__(self, error_format: Format) -> None:
         self._format = error_format
@@ -92,8 +84,7 @@ class EventSplitter(Passthrough):
     def finish(self, error: RelayError) -> bytes:
         """Return the error as an event, in the place of an incomplete one.
 
-        Raises:
-            ResponseTruncated: a part of an event has been passed.
+        Raises ResponseTruncated if a part of that event has been passed.
         """
         if self._is_inside_event:
             raise ResponseTruncated

@@ -21,10 +21,6 @@ def convert_error(
     """Unwrap an error array, and add `Retry-After` from Google's details.
 
     Every other error is returned unchanged.
-
-    Args:
-        headers: the response's headers.
-        body: the complete body.
     """
     try:
         match msgspec.json.decode(body):

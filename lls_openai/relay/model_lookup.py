@@ -31,27 +31,17 @@ OTHER = "other"
 
 
 class ResolvedModel(NamedTuple):
-    """A model, and the provider that serves it.
-
-    Args:
-        provider: the provider's adapter.
-        provider_id: the provider's name in run.yaml.
-        name: the upstream's name of the model.
-        listed_name: the name in `GET /v1/models`, or `OTHER`.
-    """
+    """A model, and the adapter of the provider that serves it."""
 
     provider: Inference
     provider_id: str
+    # The upstream's name of it, and that in `GET /v1/models`, or `OTHER`.
     name: str
     listed_name: str
 
 
 class ModelLookup:
-    """Resolves the names of models.
-
-    Args:
-        stack: the running stack, initialised.
-    """
+    """Resolves the names of models."""
 
     def __init__(self, stack: Stack) -> None:
         auth = stack.run_config.server.auth
@@ -70,12 +60,9 @@ class ModelLookup:
     async def resolve(
         self, name: str, model_type: ModelType, scope: Scope
     ) -> ResolvedModel:
-        """Find a model by the name that the client sent.
+        """Find a model by the name that the client sent, or raise RelayError.
 
         Access control is the router's: a user finds only models that it may read.
-
-        Raises:
-            RelayError: no provider has it, several have, or its type is another.
         """
         if found := self._cache.get((name, model_type)):
             return found
@@ -88,11 +75,7 @@ class ModelLookup:
         return found
 
     async def listed_name(self, name: str, scope: Scope) -> str:
-        """Return the listed name of a model, for its full or its bare name.
-
-        Raises:
-            RelayError: the user may read no such model, or several have the name.
-        """
+        """Return the listed name for a full or bare one, or raise RelayError."""
         with _as_user_of(scope):
             full_name, listed = await self._full_name(name)
         if full_name not in listed:

@@ -14,12 +14,7 @@ IDLE_SECONDS = 55.0
 
 
 class Pool:
-    """The connections to one upstream, bound to the event loop that makes it.
-
-    Args:
-        connector: makes the connections.
-        timeout: how long the upstream may be silent during a call, in seconds.
-    """
+    """The connections to one upstream, bound to the event loop that makes it."""
 
     def __init__(self, connector: Connector, timeout: float) -> None:
         self._loop = asyncio.get_running_loop()
@@ -30,11 +25,7 @@ class Pool:
         self._expiry: asyncio.TimerHandle | None = None
 
     async def send(self, head: bytes, body: bytes) -> UpstreamResponse:
-        """Send a request once and return its response when the headers are there.
-
-        Raises:
-            UpstreamError: no connection, no response, or none in time.
-        """
+        """Send a request once; return the response when its headers are there."""
         connection = self._take() or await self._connect()
         call = connection.request(head, body)
         # The connection has what is not sent yet.

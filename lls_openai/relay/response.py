@@ -56,11 +56,9 @@ _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 def relay_error(error: UpstreamError, code: str) -> RelayError:
-    """Build the error of the contract for a failed connection to the upstream.
+    """Build the error of the contract for a failed call; a timeout has its own code.
 
-    Args:
-        error: the failure; its text contains nothing of the request.
-        code: the contract's code for every failure but a timeout.
+    The text of an UpstreamError contains nothing of the request.
     """
     if isinstance(error, UpstreamTimeout):
         code = "upstream_timeout"
@@ -70,17 +68,10 @@ def relay_error(error: UpstreamError, code: str) -> RelayError:
 async def send_response(
     response: UpstreamResponse, send: Send, context: RequestContext, route: Route
 ) -> None:
-    """Send an upstream's response to the client.
+    """Send an upstream's response to the client, and note its usage and success.
 
-    Args:
-        response: its headers have arrived; its body has not been read.
-        send: ASGI's, with nothing sent yet.
-        context: the request's; it learns the first chunk, the usage and the success.
-        route: the request's; it decides the form of an error event.
-
-    Raises:
-        RelayError: the upstream's response is invalid, and nothing has been sent.
-        ResponseTruncated: the upstream broke off after a part has been sent.
+    Raises RelayError if it is invalid and nothing has been sent, ResponseTruncated if
+    it broke off after a part that no error event can follow.
     """
     status = response.status
     _check_status(status)

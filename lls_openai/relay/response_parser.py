@@ -53,11 +53,7 @@ class ResponseParser:
         del self._parser
 
     def feed(self, data: bytes) -> None:
-        """Parse the next bytes.
-
-        Raises:
-            UpstreamError: they are no response, or follow a complete one.
-        """
+        """Parse the next bytes; raise UpstreamError if they are not a response."""
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserUpgrade, httptools.HttpParserError) as error:
@@ -76,11 +72,7 @@ class ResponseParser:
             )
 
     def on_message_begin(self) -> None:
-        """Expect headers.
-
-        Raises:
-            UpstreamError: the response is already complete.
-        """
+        """Expect headers, unless the response is already complete."""
         if self.response:
             raise not_http("bytes follow it")
         self._headers = []
@@ -91,11 +83,7 @@ class ResponseParser:
             self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        """Begin the response, unless this is an interim one.
-
-        Raises:
-            UpstreamError: the response is not valid.
-        """
+        """Begin the response, unless this is an interim one."""
         status = self._parser.get_status_code()
         if status < _OK:
             self._count_interim(status)

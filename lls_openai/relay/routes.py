@@ -36,11 +36,7 @@ _METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")
 class Route(NamedTuple):
     """A route that is relayed to the upstream's route of the same name.
 
-    Args:
-        path: the path below the upstream's base URL, with `/v1`.
-        operation: its name in metrics.
-        model_type: the type of model that it takes.
-        format: the form of its keys, errors and streams.
+    `operation` is its name in metrics, `format` the form of keys, errors and streams.
     """
 
     path: str
@@ -50,11 +46,7 @@ class Route(NamedTuple):
 
 
 class Routes:
-    """The routes that a client can call.
-
-    Args:
-        config: run.yaml; its route policy lists the paths.
-    """
+    """The routes that a client can call, as run.yaml's route policy lists them."""
 
     def __init__(self, config: StackConfig) -> None:
         self._open = _permitted_paths(config)
@@ -80,8 +72,7 @@ class Routes:
     def check(self, scope: Scope) -> Route | None:
         """Return the relayed route of a request, or None for a route of Llama Stack's.
 
-        Raises:
-            RelayError: there is no such route, or it does not allow the method.
+        Raises RelayError if there is no such route, or it does not allow the method.
         """
         path, method = scope["path"], scope["method"]
         if path not in self._known:

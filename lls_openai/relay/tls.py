@@ -44,10 +44,8 @@ class ClientContext(ssl.SSLContext):
 def upstream_context(settings: network.NetworkConfig) -> ClientContext:
     """Return the context for connections to an upstream.
 
-    A proxy's authority counts, too: it may intercept.
-
-    Raises:
-        OSError: a file cannot be read, or holds no certificate or key.
+    A proxy's authority counts, too: it may intercept. Raises OSError if a file cannot
+    be read, or holds no certificate or key.
     """
     tls = settings.tls
     if tls is None:
@@ -66,11 +64,7 @@ def upstream_context(settings: network.NetworkConfig) -> ClientContext:
 
 
 def proxy_context(settings: network.NetworkConfig) -> ClientContext:
-    """Return the context for connections to a proxy, which gets no certificate.
-
-    Raises:
-        OSError: a file cannot be read, or holds no certificate.
-    """
+    """Return the context for connections to a proxy, which gets no certificate."""
     authorities = _authorities(settings)
     return _trusting_context(authorities) if authorities else _default_context()
 

@@ -16,13 +16,8 @@ async def open_tunnel(
 ) -> None:
     """Send CONNECT to a proxy and wait until it is connected to the target.
 
-    Args:
-        transport: the connection to the proxy.
-        target: host and port, an IPv6 address in brackets.
-        authorization: the header line with the proxy's credentials, or nothing.
-
-    Raises:
-        UpstreamError: the proxy refused, or sent no HTTP response.
+    The target is host and port, an IPv6 address in brackets; the authorization is a
+    header line, or empty.
     """
     response = _ConnectResponse()
     transport.set_protocol(response)

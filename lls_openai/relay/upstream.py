@@ -66,12 +66,8 @@ type Lines = dict[bytes, bytes]
 class Upstream:
     """An upstream as run.yaml pins it.
 
-    Args:
-        config: the provider's settings.
-
-    Raises:
-        OSError: a certificate or key file of its `network` block cannot be read.
-        ValueError: a header or a key of the settings cannot be sent.
+    Raises OSError if a file of its `network` block cannot be read, ValueError if a
+    header or a key of the settings cannot be sent.
     """
 
     def __init__(self, config: ProviderConfig) -> None:
@@ -112,16 +108,9 @@ class Upstream:
         return not self._key and not self.config.forward_headers
 
     def check(self, model: str, body_bytes: int, credentials: Credentials) -> None:
-        """Raise if the provider's settings do not allow a request.
+        """Raise RelayError if the provider's settings do not allow a request.
 
-        Args:
-            model: the upstream's own name of the model.
-            body_bytes: the size of the request's body.
-            credentials: the client's; an upstream in it is compared as text.
-
-        Raises:
-            RelayError: the model is not allowed, the body too large, or the upstream
-                that the client names is another.
+        `model` is the upstream's name. A URL in the provider data is compared as text.
         """
         allowed = self.config.allowed_models
         if allowed is not None and model not in allowed:
@@ -142,10 +131,8 @@ class Upstream:
     ) -> bytes:
         """Return the start line and all headers of a request to the upstream.
 
-        The provider's headers go before the client's, credentials before both.
-
-        Raises:
-            RelayError: there is no key, nor another credential to forward.
+        The provider's headers go before the client's, credentials before both. Raises
+        RelayError if there is neither a key nor another credential to forward.
         """
         own_lines = self._own_lines
         secrets = self._credential_lines(credentials, route)
@@ -213,11 +200,7 @@ def _configured_key(config: ProviderConfig) -> str | None:
 
 
 def _lines(headers: Mapping[str, str]) -> Lines:
-    """Return header lines by their lower-case names.
-
-    Raises:
-        ValueError: a name or a value would end its line.
-    """
+    """Return header lines by lower-case names; raise ValueError if one is invalid."""
     for name, value in headers.items():
         if not (_HEADER_NAME.fullmatch(name) and _HEADER_VALUE.fullmatch(value)):
             raise ValueError(f"the header {name!r} has a character that none may have")

@@ -34,9 +34,7 @@ def read_timeout(seconds: float) -> UpstreamTimeout:
 def connect_error(error: Exception, peer: str) -> UpstreamError:
     """Return the error of a connection that could not be made.
 
-    Args:
-        error: what the event loop raised.
-        peer: "upstream" or "proxy".
+    `peer` is "upstream" or "proxy".
     """
     if isinstance(error, socket.gaierror | UnicodeError):
         message = f"The {peer}'s host name could not be resolved"
@@ -64,9 +62,8 @@ def proxy_failed() -> UpstreamError:
 def disconnected(cause: Exception | None, body_bytes: int | None) -> UpstreamError:
     """Return the error of a connection that ended before the response was complete.
 
-    Args:
-        cause: what the transport reported; None when the upstream closed in order.
-        body_bytes: how much of the body was received; None before the headers.
+    Without a cause, the upstream closed in order; `body_bytes` is None before the
+    response's headers.
     """
     if body_bytes is None:
         when = "before its response headers were complete"

@@ -31,8 +31,7 @@ class UpstreamResponse:
     async def read(self) -> bytes:
         """Return the next bytes of the body, or nothing at its end.
 
-        Raises:
-            UpstreamError: the rest of the body will not arrive.
+        Raises UpstreamError if the rest of it will not arrive.
         """
         chunks = self._chunks
         while not chunks:

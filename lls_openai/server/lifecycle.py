@@ -39,10 +39,6 @@ def configure_process(config: StackConfig, relay: Relay) -> None:
     """Set up the process, and uvicorn's server if one runs in it.
 
     Call it at the start of the lifespan, before the port is bound.
-
-    Args:
-        config: run.yaml.
-        relay: the relay of this process.
     """
     # Llama Stack's 200,000 objects are never freed: collections need not visit them.
     gc.freeze()

@@ -23,15 +23,9 @@ COLLECT_SECONDS = 0.02
 # The time that the end of the process waits for the last lines, in seconds.
 FLUSH_TIMEOUT = 1.0
 
-_STANDARD_ERROR = 2
-
 
 class LogWriter:
-    """Writes lines in order; drops and counts those that cannot be written.
-
-    Args:
-        descriptor: the file descriptor to write to.
-    """
+    """Writes lines in order; drops and counts those that cannot be written."""
 
     def __init__(self, descriptor: int) -> None:
         self.dropped_lines = 0
@@ -122,7 +116,7 @@ def _batches(lines: list[bytes]) -> Iterator[list[bytes]]:
     yield batch
 
 
-STANDARD_ERROR = LogWriter(_STANDARD_ERROR)
+STANDARD_ERROR = LogWriter(descriptor=2)
 
 
 def dropped_lines() -> int:

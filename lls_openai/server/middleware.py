@@ -12,13 +12,9 @@ from lls_openai.server.stack_errors import hold_stack_errors
 class RequestLifecycleMiddleware:
     """Wraps Llama Stack's application with all its middlewares.
 
-    Args:
-        app: Llama Stack's.
-        relay: the relay of this process.
-        has_guards: whether authentication or a quota is configured, which may send a
-            401 or 429.
-        skips_chain: whether Llama Stack's middlewares have nothing to do for a route
-            that the route policy permits; they cost 12 % of a call.
+    `has_guards` says that authentication or a quota may send a 401 or 429;
+    `skips_chain` that Llama Stack's middlewares, 12 % of a call, have nothing to do for
+    a route that the route policy permits.
     """
 
     def __init__(

@@ -36,11 +36,7 @@ class RequestParser:
         self._is_replay = False
 
     def feed(self, data: bytes) -> None:
-        """Parse the next bytes.
-
-        Raises:
-            RelayError: they are not a valid request, or exceed a limit.
-        """
+        """Parse the next bytes; raise RelayError if they are invalid or too many."""
         self._framing_bytes += len(data)
         try:
             self._parse(data)
@@ -81,11 +77,7 @@ class RequestParser:
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Add a header; a trailer is dropped (RFC 9110, section 6.5.1).
-
-        Raises:
-            RelayError: there are too many.
-        """
+        """Add a header; a trailer is dropped (RFC 9110, section 6.5.1)."""
         name = name.lower()
         if name == b"expect" and value.lower() == b"100-continue":
             self._expects_continue = True
