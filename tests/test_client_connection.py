@@ -195,7 +195,7 @@ def test_client_connections_have_tcp_keep_alive(
 
 SEED = 20261129
 CASES = 2_000
-AT_A_TIME = 100
+AT_A_TIME = 400
 CPU_SECONDS_PER_CASE = 0.005
 
 SEEDS = (

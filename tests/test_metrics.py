@@ -19,9 +19,8 @@ from lls_openai.server.instruments import error_type
 from lls_openai.server.metrics import measure
 from tests.support import http
 from tests.support.http import CHAT, MODEL, chat, eventually, exchange, request
-from tests.support.network import Network
-from tests.support.run_yaml import PROJECT, Variation
-from tests.support.server import Server, Servers
+from tests.support.run_yaml import PROJECT
+from tests.support.server import Server
 from tests.support.upstream import Upstream
 from tests.support.wire import (
     DONE,
@@ -53,6 +52,16 @@ TOKEN_BOUNDS = [
     1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216,
     67108864,
 ]  # fmt: skip
+
+
+ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
+pytestmark = pytest.mark.server(
+    env={
+        ENDPOINT: "$COLLECTOR_URL/metrics-test",
+        "OTEL_METRIC_EXPORT_INTERVAL": "100",
+        "OTEL_RESOURCE_ATTRIBUTES": "deployment.environment=test",
+    }
+)
 
 
 class Point(NamedTuple):
@@ -121,16 +130,6 @@ def _points(export: ExportMetricsServiceRequest) -> Iterator[Point]:
             yield Point(metric.name, metric.unit, is_counter, attributes, point)
 
 
-@pytest.fixture(scope="module")
-def exporting(servers: Servers, network: Network) -> Server:
-    env = {
-        "OTEL_EXPORTER_OTLP_ENDPOINT": f"{network.env['COLLECTOR_URL']}/metrics-test",
-        "OTEL_METRIC_EXPORT_INTERVAL": "100",
-        "OTEL_RESOURCE_ATTRIBUTES": "deployment.environment=test",
-    }
-    return servers.get(Variation(env=env))
-
-
 @pytest.fixture
 def collector(running_upstream: Upstream) -> Collector:
     return Collector(running_upstream, "/metrics-test/")
@@ -176,7 +175,7 @@ FIRST_USAGE = event({"usage": {"prompt_tokens": 1, "completion_tokens": 1}})
     ],
 )
 def test_call_is_measured_by_the_conventions(
-    exporting: Server,
+    server: Server,
     collector: Collector,
     upstream: Upstream,
     path: str,
@@ -206,7 +205,7 @@ def test_call_is_measured_by_the_conventions(
         }
 
     before, began = sums(), time.monotonic()
-    exchange(exporting.port, request(path=path, body=http.to_json(body)))
+    exchange(server.port, request(path=path, body=http.to_json(body)))
     took = time.monotonic() - began
     keys = {(DURATION, None), (TOKENS, "input"), (TOKENS, "output")}
     keys |= {(FIRST_CHUNK, None)} if is_stream else set()
@@ -225,10 +224,10 @@ def test_call_is_measured_by_the_conventions(
 
 
 def test_histograms_have_the_units_and_buckets_of_the_conventions(
-    exporting: Server, collector: Collector, upstream: Upstream
+    server: Server, collector: Collector, upstream: Upstream
 ) -> None:
     upstream.openai.script(*stream(event(USAGE), DONE))
-    exchange(exporting.port, request(body=http.to_json(chat(stream=True))))
+    exchange(server.port, request(body=http.to_json(chat(stream=True))))
     collector.wait(TOKENS)
 
     points = {p.name: p for p in collector.points() if p.name.startswith("gen_ai.")}
@@ -255,14 +254,14 @@ def test_histograms_have_the_units_and_buckets_of_the_conventions(
     ],
 )
 def test_failed_call_has_its_error_type(
-    exporting: Server,
+    server: Server,
     collector: Collector,
     upstream: Upstream,
     error: str,
     steps: list[Step],
 ) -> None:
     upstream.openai.script(*steps)
-    exchange(exporting.port, request(body=http.to_json(chat(stream=True))))
+    exchange(server.port, request(body=http.to_json(chat(stream=True))))
 
     (point,) = collector.wait(DURATION, attribute=(ERROR, error))
     assert point.attributes["gen_ai.request.model"] == MODEL
@@ -298,7 +297,7 @@ QUOTED = event({"text": 'data: [DONE]\n\n "type": "message_stop" response.comple
     ],
 )
 def test_stream_whose_client_disconnects_is_a_success_after_its_last_event(
-    exporting: Server,
+    server: Server,
     collector: Collector,
     upstream: Upstream,
     path: str,
@@ -319,7 +318,7 @@ def test_stream_whose_client_disconnects_is_a_success_after_its_last_event(
     before = numbers()
     upstream.openai.script(*stream(*events, Gate(), headers=headers))
     body = chat(stream=True)
-    with exporting.client.stream(
+    with server.client.stream(
         "POST", path, json=body, headers=http.bearer()
     ) as response:
         received, pieces = b"", response.iter_raw()
@@ -328,7 +327,7 @@ def test_stream_whose_client_disconnects_is_a_success_after_its_last_event(
 
     assert upstream.openai.requests[-1].disconnected.wait(5)
     request_id = response.headers["x-request-id"]
-    (entry,) = exporting.wait_access_log(request_id=request_id)
+    (entry,) = server.wait_access_log(request_id=request_id)
     assert (entry["status"], entry["code"]) == (200, None)
     eventually(
         lambda: numbers() == before | {error: before.get(error, 0) + 1},
@@ -353,12 +352,12 @@ def test_error_type_is_a_code_or_a_status(
 
 
 def test_unlisted_models_are_one_series(
-    exporting: Server, collector: Collector, upstream: Upstream
+    server: Server, collector: Collector, upstream: Upstream
 ) -> None:
     """A client can invent any number of names."""
     upstream.openai.script(respond(), times=2)
     for name in ("openai/invented-1", "openai/invented-2"):
-        exchange(exporting.port, request(body=http.to_json(chat(name))))
+        exchange(server.port, request(body=http.to_json(chat(name))))
 
     points = collector.wait(DURATION, 2, ("gen_ai.request.model", "other"))
     assert [point.number for point in points] == [2]
@@ -366,9 +365,9 @@ def test_unlisted_models_are_one_series(
 
 
 def test_request_that_calls_no_upstream_is_counted_as_rejected(
-    exporting: Server, collector: Collector
+    server: Server, collector: Collector
 ) -> None:
-    exchange(exporting.port, request(body=http.to_json(chat("nobody/m-1"))))
+    exchange(server.port, request(body=http.to_json(chat("nobody/m-1"))))
 
     (point,) = collector.wait(REJECTED, attribute=(ERROR, "model_not_found"))
     assert point.attributes == {"error.type": "model_not_found"}
@@ -376,12 +375,12 @@ def test_request_that_calls_no_upstream_is_counted_as_rejected(
 
 
 def test_connections_and_bytes_in_flight_are_reported(
-    exporting: Server, collector: Collector, upstream: Upstream
+    server: Server, collector: Collector, upstream: Upstream
 ) -> None:
     gate = Gate()
     upstream.openai.script(gate, respond())
     body = http.to_json(chat(padding="x" * 100_000))
-    with http.RawConnection(exporting.port) as client:
+    with http.RawConnection(server.port) as client:
         client.send(request(body=body))
         gate.wait_reached()
         in_flight = collector.wait("lls_openai.request.body.in_flight", len(body))
@@ -396,7 +395,7 @@ def test_connections_and_bytes_in_flight_are_reported(
 
 
 def test_export_names_the_process_and_nothing_but_its_own_metrics(
-    exporting: Server, collector: Collector
+    server: Server, collector: Collector
 ) -> None:
     """Llama Stack's and FastAPI's request metrics would measure each call again."""
     (resource,) = collector.last().resource_metrics
@@ -405,23 +404,25 @@ def test_export_names_the_process_and_nothing_but_its_own_metrics(
     assert attributes["service.name"] == "lls-openai"
     assert attributes["deployment.environment"] == "test"
     assert len(attributes["service.instance.id"]) == 36
-    exchange(exporting.port, http.HEALTH_REQUEST)
+    exchange(server.port, http.HEALTH_REQUEST)
     names = {point.name for point in collector.points()}
     assert {name.partition(".")[0] for name in names} <= {"gen_ai", "lls_openai"}
 
 
 @pytest.mark.parametrize(
-    "url",
+    (),
     [
-        pytest.param("REFUSED_URL", id="refuses-connections"),
-        pytest.param("UNRESPONSIVE_URL", id="does-not-respond"),
+        pytest.param(
+            marks=pytest.mark.server(env={ENDPOINT: "$REFUSED_URL"}),
+            id="refuses-connections",
+        ),
+        pytest.param(
+            marks=pytest.mark.server(env={ENDPOINT: "$UNRESPONSIVE_URL"}),
+            id="does-not-respond",
+        ),
     ],
 )
-def test_dead_collector_delays_shutdown_by_less_than_2_seconds(
-    servers: Servers, network: Network, url: str
-) -> None:
-    env = {"OTEL_EXPORTER_OTLP_ENDPOINT": network.env[url]}
-    server = servers.start(Variation(env=env))
+def test_dead_collector_delays_shutdown_by_less_than_2_seconds(server: Server) -> None:
     exchange(server.port, request(body=http.to_json(chat())))
 
     began = time.monotonic()
@@ -431,11 +432,8 @@ def test_dead_collector_delays_shutdown_by_less_than_2_seconds(
     assert time.monotonic() - began < 3
 
 
-def test_last_export_follows_the_last_call(
-    servers: Servers, network: Network, upstream: Upstream
-) -> None:
-    env = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"{network.env['COLLECTOR_URL']}/stopped"}
-    server = servers.start(Variation(env=env))
+@pytest.mark.server(env={ENDPOINT: "$COLLECTOR_URL/stopped"})
+def test_last_export_follows_the_last_call(server: Server, upstream: Upstream) -> None:
     exchange(server.port, request(body=http.to_json(chat())))
     os.kill(server.pid, signal.SIGTERM)
     assert server.wait_exit() == 0
@@ -478,12 +476,12 @@ def _prometheus_labels(points: list[Point]) -> dict[str, set[str]]:
 
 @pytest.mark.parametrize("query", _QUERIES)
 def test_dashboard_queries_exported_metrics_and_labels(
-    exporting: Server, collector: Collector, upstream: Upstream, query: str
+    server: Server, collector: Collector, upstream: Upstream, query: str
 ) -> None:
     upstream.openai.script(*stream(event(USAGE), DONE))
     upstream.openai.script(respond(status=503))
     for body in (chat(stream=True), chat(), chat("nobody/m-1")):
-        exchange(exporting.port, request(body=http.to_json(body)))
+        exchange(server.port, request(body=http.to_json(body)))
     for name in (REJECTED, FIRST_CHUNK, TOKENS):
         collector.wait(name)
     collector.wait(DURATION, attribute=(ERROR, "503"))
@@ -498,9 +496,9 @@ def test_dashboard_queries_exported_metrics_and_labels(
 
 
 def test_every_exported_metric_is_on_the_dashboard(
-    exporting: Server, collector: Collector
+    server: Server, collector: Collector
 ) -> None:
-    exchange(exporting.port, http.HEALTH_REQUEST)
+    exchange(server.port, http.HEALTH_REQUEST)
     text = (PROJECT / "deploy/grafana.json").read_text()
 
     for name in {point.name.replace(".", "_") for point in collector.points()}:

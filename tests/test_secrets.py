@@ -20,9 +20,8 @@ from tests.support.http import (
     request,
     to_json,
 )
-from tests.support.network import Network
-from tests.support.run_yaml import DEBUG_LOGGING, WITH_AUTH, Variation
-from tests.support.server import Server, Servers
+from tests.support.run_yaml import DEBUG_LOGGING, WITH_AUTH
+from tests.support.server import Server
 from tests.support.upstream import Upstream
 from tests.support.wire import DONE, JSON, RESET, Step, event, respond, stream
 
@@ -261,12 +260,13 @@ def test_settings_and_credentials_print_no_secret() -> None:
     assert lines_with(f"{credentials!r} {settings!r} {settings}", *SECRETS) == []
 
 
-def test_metrics_have_no_secret(
-    servers: Servers, network: Network, upstream: Upstream
-) -> None:
-    url = f"{network.env['COLLECTOR_URL']}/secrets-test"
-    env = {"OTEL_EXPORTER_OTLP_ENDPOINT": url, "OTEL_METRIC_EXPORT_INTERVAL": "100"}
-    server = servers.get(Variation(env=env))
+@pytest.mark.server(
+    env={
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "$COLLECTOR_URL/secrets-test",
+        "OTEL_METRIC_EXPORT_INTERVAL": "100",
+    }
+)
+def test_metrics_have_no_secret(server: Server, upstream: Upstream) -> None:
     for case in ACCEPTED + REJECTED:
         values: Any = case.values
         status, sent, steps = values

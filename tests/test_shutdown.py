@@ -2,16 +2,12 @@
 
 import asyncio
 import os
-import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from signal import SIGHUP, SIGINT, SIGKILL, SIGTERM
 
-import httpx
 import pytest
 
 from lls_openai.provider import get_adapter_impl
@@ -22,8 +18,8 @@ from tests.support.http import (
     RawConnection,
     eventually,
 )
-from tests.support.run_yaml import PROVIDERS, RUN_YAML
-from tests.support.server import Server, clean_environment, free_port, listens
+from tests.support.run_yaml import PROVIDERS
+from tests.support.server import Server, listens
 from tests.support.upstream import Upstream
 from tests.support.wire import (
     DONE,
@@ -41,7 +37,7 @@ LATER = 1.3
 
 
 def own_server(
-    name: str, workers: int = 1, providers: object = None
+    name: str, workers: int = 1, providers: object = None, prefix: tuple[str, ...] = ()
 ) -> pytest.MarkDecorator:
     """Return a mark for a server that no other test has, since the test stops it.
 
@@ -52,20 +48,27 @@ def own_server(
         providers=providers or {},
         env={"LLS_WORKERS": str(workers), "STOPPED_BY": name},
         as_module=workers > 1,
+        prefix=prefix,
     )
 
 
-def handles_signals(worker: int) -> bool:
-    status = Path(f"/proc/{worker}/status").read_text()
-    caught = int(status.partition("SigCgt:")[2].split()[0], 16)
-    return bool(caught & 1 << (SIGHUP - 1))
+def has_sighup_in(field: str, process: int) -> bool:
+    """Return whether SIGHUP is in one of the sets of signals that proc(5) has."""
+    status = Path(f"/proc/{process}/status").read_text()
+    signals = int(status.partition(f"{field}:")[2].split()[0], 16)
+    return bool(signals & 1 << (SIGHUP - 1))
 
 
 def wait_for_workers(server: Server, count: int) -> list[Path]:
     """Wait until all workers serve; return files that exist as long as they run."""
     if count > 1:
         eventually(
-            lambda: sum(map(handles_signals, server.children())) == count,
+            lambda: (
+                [has_sighup_in("SigCgt", child) for child in server.children()].count(
+                    True
+                )
+                == count
+            ),
             f"{count} workers serve",
             60,
         )
@@ -153,31 +156,19 @@ def test_sighup_to_the_parent_stops_two_workers(
     wait_until_gone(workers)
 
 
-def test_sighup_that_nohup_ignores_stops_neither_parent_nor_workers() -> None:
-    port = free_port()
-    command = [sys.executable, "-m", "lls_openai", str(RUN_YAML), "--port", str(port)]
-    nohup = subprocess.Popen(
-        [shutil.which("nohup") or "nohup", *command],
-        env=clean_environment() | {"LLS_WORKERS": "2"},
-        stdin=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-    )
-    with nohup:
-        assert nohup.stderr
-        for line in nohup.stderr:
-            if "lls-openai " in line:
-                break
-        os.killpg(nohup.pid, SIGHUP)
-        # Signals arrive in this order; SIGHUP alone would have closed the port.
-        health = httpx.get(f"http://127.0.0.1:{port}/v1/health", trust_env=False)
-        os.killpg(nohup.pid, SIGTERM)
-        _, log = nohup.communicate(timeout=20)
+@own_server("nohup", workers=2, prefix=("nohup",))
+def test_sighup_that_nohup_ignores_stops_neither_parent_nor_workers(
+    server: Server,
+) -> None:
+    # A worker logs this when it handles signals.
+    server.wait_log_line("lls-openai ", "/v1 (")
+    os.killpg(server.pid, SIGHUP)
 
-    assert health.status_code == 200
-    assert nohup.returncode == 0, log
+    assert server.client.get("/v1/health").status_code == 200
+    processes = [server.pid, *server.children()]
+    assert {has_sighup_in("SigIgn", each) for each in processes} == {True}
+    os.killpg(server.pid, SIGTERM)
+    check_exit(server, 0)
 
 
 @pytest.mark.parametrize(

@@ -63,10 +63,15 @@ class Variation:
     run_yaml: Json = field(default_factory=dict)
     # The `config` of further providers, or more of it for those of run.yaml.
     providers: Json = field(default_factory=dict)
+    # Values may contain `$NAME`, a variable of `Network.env`.
     env: Mapping[str, str] = field(default_factory=dict)
+    # A command that runs the server.
+    prefix: tuple[str, ...] = ()
     # `python -m lls_openai` instead of `llama stack run`.
     as_module: bool = False
     cwd: Path | None = None
+    # False if its start fails.
+    serves: bool = True
 
     @property
     def key(self) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from string import Template
 from typing import IO
 
 import httpx
@@ -97,12 +98,16 @@ class Server:
             command = [str(Path(sys.executable).with_name("llama")), "stack", "run"]
             # `python -m lls_openai` chooses the format itself.
             variables[f"{VARIABLE}_LOG_FORMAT"] = "json"
-        self.command = [*command, str(variation.write(directory))]
+        self.command = [*variation.prefix, *command, str(variation.write(directory))]
+        own = {
+            name: Template(value).safe_substitute(env)
+            for name, value in variation.env.items()
+        }
         with self._output("stdout") as stdout, self._output("stderr") as stderr:
             self._process = subprocess.Popen(
                 self.command,
                 cwd=variation.cwd or work,
-                env={**clean_environment(), **variables, **env, **variation.env},
+                env={**clean_environment(), **variables, **env, **own},
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
@@ -220,7 +225,9 @@ class Servers:
     def boot(self, variation: Variation) -> Future[Server]:
         """Start the server of a variation in the background, once."""
         if variation.key not in self._booting:
-            self._booting[variation.key] = self._pool.submit(self.start, variation)
+            self._booting[variation.key] = self._pool.submit(
+                self.start, variation, ready=variation.serves
+            )
         return self._booting[variation.key]
 
     def get(self, variation: Variation) -> Server:
