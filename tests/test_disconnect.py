@@ -101,6 +101,20 @@ def test_disconnect_stops_the_body_on_its_way_to_the_upstream(
     assert not upstream.openai.request.complete
 
 
+def test_disconnect_right_behind_a_large_body_leaves_no_call_open(
+    server: Server, upstream: Upstream
+) -> None:
+    """The server learns of it between the steps that the body takes."""
+    upstream.openai.script(SILENCE, times=None)
+    before = len(server.access_log(status=499))
+
+    with RawConnection(server.port) as connection:
+        connection.send(LARGE_REQUEST)
+
+    server.wait_access_log(before + 1, status=499)
+    eventually(lambda: upstream.openai.open_connections == 0, "no call is open")
+
+
 @WITH_AUTH
 def test_disconnect_during_authentication_calls_no_upstream(
     server: Server, upstream: Upstream

@@ -112,9 +112,11 @@ def test_unsolicited_upstream_bytes_are_not_a_response(
     assert upstream.openai.request.responded.wait(5)
     # Once this is answered, the server has read what came before.
     call(client, GEMINI_MODEL)
+    connections = upstream.openai.connections
 
     assert [call(client).content for _ in range(2)] == [b"second", b"second"]
     assert len(upstream.openai.requests) == 3
+    assert not is_late or upstream.openai.connections == connections + 1
 
 
 def test_upstream_that_hangs_does_not_affect_other_upstreams(

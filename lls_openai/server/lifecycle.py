@@ -48,7 +48,7 @@ def configure_process(config: StackConfig, relay: Relay) -> None:
         SignalHandler(server)
         # uvicorn numbers its workers from 1; the first one announces for all.
         if multiprocessing.current_process().name.endswith(("MainProcess", "-1")):
-            _announce_once(server, config)
+            announce_once(server, config)
         atexit.register(_explain_failed_start, server)
 
 
@@ -166,7 +166,7 @@ class SignalHandler:
         self(signal.SIGTERM, None)
 
 
-def _announce_once(server: uvicorn.Server, config: StackConfig) -> None:
+def announce_once(server: uvicorn.Server, config: StackConfig) -> None:
     """Log the start lines with uvicorn's first tick, when the port is bound."""
 
     async def announce() -> None:

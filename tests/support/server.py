@@ -161,6 +161,12 @@ class Server:
         wanted = {"logger": "lls_openai.access"} | fields
         return [entry for entry in entries if wanted.items() <= entry.items()]
 
+    def log_entries(self, since: int) -> list[Json]:
+        """Return the entries behind a position in the log; each line is JSON."""
+        lines = self.log[since:].split("\n")[:-1]
+        assert [line for line in lines if not line.startswith("{")] == []
+        return [json.loads(line) for line in lines]
+
     def wait_access_log(self, count: int = 1, **fields: object) -> list[Json]:
         """Wait for `count` access log entries with these fields, and return them."""
 
