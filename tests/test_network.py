@@ -227,6 +227,15 @@ def test_trickled_response_headers_time_out(server: Server, upstream: Upstream) 
     assert upstream.openai.request.disconnected.wait(2)
 
 
+def test_interim_response_restarts_the_read_timeout(
+    server: Server, upstream: Upstream
+) -> None:
+    upstream.openai.pause = 0.1
+    upstream.openai.script(*[INTERIM_RESPONSE] * 10, respond(b"{}", 201))
+
+    assert call(server, "impatient").status == 201
+
+
 def test_up_to_16_interim_responses_are_skipped(
     server: Server, upstream: Upstream
 ) -> None:

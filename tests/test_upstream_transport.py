@@ -18,14 +18,11 @@ from urllib.parse import urlsplit
 import pytest
 import uvloop
 
-from lls_openai.relay.connection import (
-    Connection,
-    UpstreamError,
-    UpstreamResponse,
-    UpstreamTimeout,
-)
+from lls_openai.relay.connection import Connection
 from lls_openai.relay.connector import Connector, Endpoint
 from lls_openai.relay.upstream import Upstream
+from lls_openai.relay.upstream_errors import UpstreamError, UpstreamTimeout
+from lls_openai.relay.upstream_response import UpstreamResponse
 from lls_openai.settings import ProviderConfig
 from tests.support.http import MEBIBYTE
 from tests.support.network import Network

@@ -14,7 +14,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from lls_openai.context import RequestContext, context_of
 from lls_openai.errors import ClientDisconnected, RelayError
 from lls_openai.relay.body import BytesInFlight, RequestBody, let_others_run, read_body
-from lls_openai.relay.connection import UpstreamError, UpstreamResponse
 from lls_openai.relay.credentials import Credentials, missing_api_key, read_credentials
 from lls_openai.relay.held_response import HeldResponse
 from lls_openai.relay.model_list import complete_models
@@ -22,6 +21,8 @@ from lls_openai.relay.model_lookup import ModelLookup
 from lls_openai.relay.response import relay_error, send_response
 from lls_openai.relay.routes import Route, Routes, uses_anthropic_form
 from lls_openai.relay.upstream import Upstream
+from lls_openai.relay.upstream_errors import UpstreamError
+from lls_openai.relay.upstream_response import UpstreamResponse
 from lls_openai.stack import Stack
 
 

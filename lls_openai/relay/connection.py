@@ -14,15 +14,8 @@ from termios import TIOCOUTQ
 from typing import cast
 
 from lls_openai.relay.response_parser import ResponseParser
-from lls_openai.relay.upstream_errors import (
-    UpstreamError,
-    UpstreamTimeout,
-    disconnected,
-    read_timeout,
-)
+from lls_openai.relay.upstream_errors import UpstreamError, disconnected, read_timeout
 from lls_openai.relay.upstream_response import UpstreamResponse
-
-__all__ = ["Connection", "UpstreamError", "UpstreamResponse", "UpstreamTimeout"]
 
 # How far a response is read ahead of its client, and how much of a request body the
 # transport gets at a time.
@@ -55,7 +48,6 @@ class Connection(asyncio.Protocol):
         # The first is set while headers are awaited, the second while a body is.
         self._waiter: asyncio.Future[UpstreamResponse] | None = None
         self._response: UpstreamResponse | None = None
-        self._interim_responses = 0
         self._lost = self._reading_paused = self._writing_paused = False
         self._unwritten: memoryview | None = None
         self._unsent = 0
@@ -83,7 +75,7 @@ class Connection(asyncio.Protocol):
         """Send a request; the future gets its response or an `UpstreamError`."""
         waiter = self._waiter = self.loop.create_future()
         self.calls += 1
-        self._interim_responses = self._unsent = 0
+        self._unsent = 0
         self._last_progress = self.loop.time()
         if self._lost:
             self._fail(disconnected(None, None))
@@ -98,11 +90,15 @@ class Connection(asyncio.Protocol):
             self._check_after(self._timeout / UPLOAD_CHECKS)
         return waiter
 
+    def note_progress(self) -> None:
+        """Start the timeout again."""
+        self._last_progress = self.loop.time()
+
     def resume_reading(self) -> None:
         """Read on if the response was read too far ahead."""
         if self._reading_paused:
             self._reading_paused = False
-            self._last_progress = self.loop.time()
+            self.note_progress()
             self.transport.resume_reading()
 
     def abort(self) -> None:
@@ -124,17 +120,15 @@ class Connection(asyncio.Protocol):
             self._deliver()
         response = self._response
         if response is None:
-            self._count_interim_responses()
-        elif response.complete:
+            return
+        if response.complete:
             self._end_call()
-        else:
-            self._last_progress = self.loop.time()
-            if (
-                response.received - response.returned > BUFFER_BYTES
-                and not self._reading_paused
-            ):
-                self._reading_paused = True
-                self.transport.pause_reading()
+            return
+        self._last_progress = self.loop.time()
+        ahead = response.received - response.returned
+        if ahead > BUFFER_BYTES and not self._reading_paused:
+            self._reading_paused = True
+            self.transport.pause_reading()
 
     def _deliver(self) -> None:
         """Deliver the response once its headers are complete."""
@@ -146,12 +140,6 @@ class Connection(asyncio.Protocol):
                 self.abort()
             else:
                 waiter.set_result(response)
-
-    def _count_interim_responses(self) -> None:
-        """Count complete ones as progress; a header that drips in is not."""
-        if self._parser.interim_responses > self._interim_responses:
-            self._interim_responses = self._parser.interim_responses
-            self._last_progress = self.loop.time()
 
     def _end_call(self) -> None:
         """Become idle if another request can follow, else end."""
@@ -182,7 +170,7 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Write on, because the upstream has read something."""
         self._writing_paused = False
-        self._last_progress = self.loop.time()
+        self.note_progress()
         self._write_more()
 
     def _write_more(self) -> None:

@@ -5,8 +5,9 @@ A pool per request or per key would cost a TLS handshake each time, and leak soc
 
 import asyncio
 
-from lls_openai.relay.connection import Connection, UpstreamResponse
+from lls_openai.relay.connection import Connection
 from lls_openai.relay.connector import Connector
+from lls_openai.relay.upstream_response import UpstreamResponse
 
 # How long an idle connection is kept, in seconds: shorter than the 60 s of common load
 # balancers, so that these rarely close one first.

@@ -12,10 +12,11 @@ from starlette.types import Send
 
 from lls_openai.context import RequestContext
 from lls_openai.errors import RelayError, ResponseHeaders
-from lls_openai.relay.connection import UpstreamError, UpstreamResponse, UpstreamTimeout
 from lls_openai.relay.events import EventSplitter, Passthrough, begins_like_events
 from lls_openai.relay.gemini import convert_error
 from lls_openai.relay.routes import Route
+from lls_openai.relay.upstream_errors import UpstreamError, UpstreamTimeout
+from lls_openai.relay.upstream_response import UpstreamResponse
 
 # A larger response is relayed as it arrives.
 MAX_BUFFERED_BYTES = 192 * 1024

@@ -44,7 +44,7 @@ class ResponseParser:
     def begin(self) -> None:
         """Expect a response."""
         self.response: UpstreamResponse | None = None
-        self.interim_responses = 0
+        self._interim_responses = 0
         # Bytes since the last byte of the body: headers, framing, trailers.
         self._framing_bytes = 0
 
@@ -109,9 +109,11 @@ class ResponseParser:
     def _count_interim(self, status: int) -> None:
         if status == _SWITCHING_PROTOCOLS or status < _CONTINUE:
             raise not_http(f"its status is {status:03}")
-        self.interim_responses += 1
-        if self.interim_responses > MAX_INTERIM_RESPONSES:
+        self._interim_responses += 1
+        if self._interim_responses > MAX_INTERIM_RESPONSES:
             raise not_http(f"more than {MAX_INTERIM_RESPONSES} interim responses")
+        # A complete one is progress; a header that drips in is not.
+        self._connection.note_progress()
 
     def on_message_complete(self) -> None:
         """Complete the response; an interim one is not the response."""

@@ -117,8 +117,3 @@ def _batches(lines: list[bytes]) -> Iterator[list[bytes]]:
 
 
 STANDARD_ERROR = LogWriter(descriptor=2)
-
-
-def dropped_lines() -> int:
-    """Return how many log lines this process has dropped."""
-    return STANDARD_ERROR.dropped_lines

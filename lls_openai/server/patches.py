@@ -14,7 +14,7 @@ from uvicorn.server import ServerState
 
 from lls_openai.relay.app import RelayMiddleware, attach_relay
 from lls_openai.server.lifecycle import configure_process, running_server
-from lls_openai.server.log_writer import dropped_lines
+from lls_openai.server.log_writer import STANDARD_ERROR
 from lls_openai.server.metrics import Numbers, start_metrics
 from lls_openai.server.ogx import remove_resolved_config
 from lls_openai.server.stack_routes import RoutePolicy, respond_to_exception
@@ -34,7 +34,7 @@ def start(stack: Stack) -> None:
     numbers = Numbers(
         client_connections=lambda: len(server_state.connections),
         bytes_in_flight=lambda: relay.bytes_in_flight.held,
-        dropped_log_lines=dropped_lines,
+        dropped_log_lines=lambda: STANDARD_ERROR.dropped_lines,
     )
     start_metrics(relay.settings, numbers)
 
