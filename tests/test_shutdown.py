@@ -140,6 +140,26 @@ def test_pipelined_requests_are_not_begun_during_shutdown(
     assert len(upstream.openai.requests) == 1
 
 
+@own_server("upload")
+def test_request_whose_body_arrives_during_shutdown_is_served(
+    server: Server, upstream: Upstream
+) -> None:
+    upstream.openai.script(*stream(FIRST_EVENT, DONE))
+    headers, body = STREAMING_REQUEST.split(b"\r\n\r\n")
+    with RawConnection(server.port) as connection:
+        connection.send(headers + b"\r\nExpect: 100-continue\r\n\r\n")
+        connection.read_until(b"100 Continue\r\n\r\n")
+        os.kill(server.pid, SIGTERM)
+        wait_until_port_is_closed(server)
+        # The second request is not begun.
+        connection.send(body, STREAMING_REQUEST)
+
+        assert connection.read_to_end().endswith(LAST_CHUNK)
+
+    check_exit(server, 0)
+    assert len(upstream.openai.requests) == 1
+
+
 @own_server("SIGHUP to parent", workers=2)
 def test_sighup_to_the_parent_stops_two_workers(
     server: Server, upstream: Upstream

@@ -214,7 +214,10 @@ class ClientConnection(asyncio.Protocol):
     def shutdown(self) -> None:
         """Close after the running response, as uvicorn asks when the server stops."""
         if self._requests:
-            self._stop_after_running_request()
+            self._requests[0].keep_alive = False
+            # Otherwise, the rest of its body is still to be read.
+            if not self._requests[0].more_body:
+                self._stop_after_running_request()
             return
         self._transport.close()
         if not self._transport.get_write_buffer_size():
