@@ -106,6 +106,36 @@ def test_full_pipe_of_another_process_in_nonblocking_mode_is_waited_for(
     assert log.dropped_lines == 0
 
 
+WRITE_A_LINE = """
+import sys
+from lls_openai.server.log_writer import STANDARD_ERROR
+STANDARD_ERROR.write(b"a last line\\n")
+"""
+# Another library's output, which stays in Python's buffer.
+FAIL_TO_PRINT = """
+try:
+    print("unwritten", file=sys.stderr)
+except OSError:
+    pass
+"""
+
+
+def test_last_line_is_written_before_the_process_exits() -> None:
+    command = [sys.executable, "-c", WRITE_A_LINE]
+
+    done = subprocess.run(command, capture_output=True, check=True, timeout=30)
+
+    assert done.stderr == b"a last line\n"
+
+
+def test_full_disk_does_not_change_the_exit_status() -> None:
+    command = [sys.executable, "-c", WRITE_A_LINE + FAIL_TO_PRINT]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(command, stderr=full, check=False, timeout=30)
+
+    assert done.returncode == 0
+
+
 @contextmanager
 def serving(stderr: int, *, text: bool) -> Iterator[httpx.Client]:
     """A server with this standard error, and one connection to it."""
