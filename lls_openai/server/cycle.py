@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Scope
 
 from lls_openai.context import SCOPE_KEY, RequestContext, new_request_id
 from lls_openai.errors import RelayError, ResponseTruncated
+from lls_openai.relay.routes import uses_anthropic_form
 from lls_openai.server.log_format import place_of
 
 if TYPE_CHECKING:
@@ -150,6 +151,8 @@ class RequestCycle:
 
     def _start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         self.context.status = status
+        # Those of a start that failed, before an error takes its place.
+        self._is_chunked, self._unsent = False, None
         self._has_body = status not in _NO_BODY and self.scope["method"] != "HEAD"
         lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
         request_id = other_id = b""
@@ -213,6 +216,6 @@ class RequestCycle:
 
     def _send_error(self, error: RelayError) -> None:
         self.context.fail(error)
-        body = error.body()
+        body = error.body(anthropic=uses_anthropic_form(self.scope))
         self._start(error.status, error.response_headers(body))
         self._send_body(body, more_body=False)
