@@ -165,6 +165,7 @@ def test_header_with_control_character_is_dropped(
     assert "cf-ray" not in response.headers
 
 
+KEEP_ALIVE = b"HTTP/1.0\r\nConnection: keep-alive"
 LARGE = b"x" * (MEBIBYTE + 1)
 NOT_BUFFERED = [
     pytest.param(200, "audio/mpeg", b"half", id="audio"),
@@ -206,14 +207,14 @@ def test_response_that_is_not_buffered_is_relayed_as_it_arrives(
 
 @pytest.mark.parametrize("headers", [JSON, EVENTS], ids=["json", "event-stream"])
 @pytest.mark.parametrize("body", [b"{}", 3 * LARGE], ids=["small", "large"])
-def test_http_1_0_client_gets_body_without_chunks(
+def test_http_1_0_client_gets_body_without_chunks_and_the_end_of_the_connection(
     server: Server, upstream: Upstream, headers: Headers, body: bytes
 ) -> None:
     half = len(body) // 2
     upstream.openai.script(*stream(body[:half], body[half:], headers=headers))
 
     with RawConnection(server.port) as connection:
-        connection.send(CHAT_REQUEST.replace(b"HTTP/1.1", b"HTTP/1.0", 1))
+        connection.send(CHAT_REQUEST.replace(b"HTTP/1.1", KEEP_ALIVE, 1))
         head, _, received = connection.read_to_end().partition(b"\r\n\r\n")
 
     assert received == body

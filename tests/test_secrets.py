@@ -20,7 +20,7 @@ from tests.support.http import (
     request,
     to_json,
 )
-from tests.support.run_yaml import DEBUG_LOGGING, WITH_AUTH
+from tests.support.run_yaml import DEBUG_LOGGING, VARIABLE, WITH_AUTH
 from tests.support.server import Server
 from tests.support.upstream import Upstream
 from tests.support.wire import DONE, JSON, RESET, Step, event, respond, stream
@@ -221,6 +221,22 @@ def test_log_search_finds_a_key_in_a_logged_path(server: Server) -> None:
     _, log = send(server, get(f"/v1/{KEY}"))
 
     assert lines_with(log, *SECRETS) != []
+
+
+PROXY = {"proxy": {"url": f"http://a:{TOKEN}@127.0.0.1:9"}}
+
+
+@pytest.mark.server(
+    {"logging_config": {"category_levels": {"all": "debug"}}},
+    providers={"proxied": {"network": PROXY}},
+    env={f"{VARIABLE}_LOGGING": "all=debug"},
+    as_module=True,
+)
+def test_debug_log_of_the_start_has_no_password_of_run_yaml(server: Server) -> None:
+    """Llama Stack logs the whole file then."""
+    server.wait_log_line('"debug"')
+
+    assert lines_with(server.log, *SECRETS) == []
 
 
 @DEBUG_LOGGING
