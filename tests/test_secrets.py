@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from lls_openai.provider import UncheckedConfig
 from lls_openai.relay.credentials import Credentials
 from lls_openai.settings import ProviderConfig
 from tests.support.http import (
@@ -268,12 +269,13 @@ def test_body_search_finds_secrets_that_an_upstream_echoes(
 def test_settings_and_credentials_print_no_secret() -> None:
     proxy = {"url": f"http://user:{TOKEN}@proxy"}
     network = {"headers": {"X-A": TOKEN}, "proxy": proxy}
-    settings = ProviderConfig.model_validate(
-        {"base_url": "https://host", "api_key": KEY, "network": network}
-    )
+    config = {"base_url": "https://host", "api_key": KEY, "network": network}
+    settings = ProviderConfig.model_validate(config)
+    unchecked = UncheckedConfig.model_validate(config)
     credentials = Credentials(KEY, is_bearer=True, provider_data={"a": KEY})
 
-    assert lines_with(f"{credentials!r} {settings!r} {settings}", *SECRETS) == []
+    shown = f"{credentials!r} {settings!r} {settings} {unchecked!r} {unchecked}"
+    assert lines_with(shown, *SECRETS) == []
 
 
 @pytest.mark.server(
