@@ -45,9 +45,14 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what OGX cannot do, where that is installed."""
+    """Run tests without a server first, while the servers boot."""
+    items.sort(key=_needs_server)
     if IS_OGX:
         skip_on_ogx(items)
+
+
+def _needs_server(item: pytest.Item) -> bool:
+    return "server" in getattr(item, "fixturenames", ())
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -57,8 +62,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     items = [
         item
         for item in session.items
-        if "server" in getattr(item, "fixturenames", ())
-        and not item.get_closest_marker("skip")
+        if _needs_server(item) and not item.get_closest_marker("skip")
     ]
     for item in items:
         marks = item.iter_markers("providers")

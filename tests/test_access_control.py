@@ -2,7 +2,6 @@
 
 import httpx
 import pytest
-import yaml
 
 from tests.support.http import (
     CHAT,
@@ -15,46 +14,13 @@ from tests.support.http import (
     chat,
     provider_data,
 )
-from tests.support.run_yaml import IS_OGX
+from tests.support.run_yaml import IS_OGX, WITH_AUTH
 from tests.support.upstream import Upstream
 from tests.support.wire import Json, respond
 
-# One server: three users, models of two types, a name that several models have, another
-# type of provider, and an API that calls a model itself.
-RUN_YAML: Json = yaml.safe_load("""
-apis: [inference, safety]
-providers:
-  inference:
-    - provider_id: stock
-      provider_type: remote::openai
-      config: {base_url: "${env.OPENAI_UPSTREAM_URL}/v1"}
-    # Only registered and full names.
-    - {provider_id: anthropic, config: {model_patterns: null}}
-  safety: [{provider_id: guard, provider_type: "inline::llama-guard", config: {}}]
-registered_resources:
-  models:
-    - {model_id: gpt-4o, provider_id: openai-mini}
-    - model_id: text-embedding-3-small
-      provider_id: openai
-      model_type: embedding
-      metadata: {embedding_dimension: 3}
-  shields: [{shield_id: gemini/gemini-2.5-flash-lite, provider_id: guard}]
-server:
-  auth:
-    provider_config: {type: custom, endpoint: "${env.AUTH_URL}"}
-    route_policy:
-      - permit: {paths: [/v1/models, /v1/health]}
-      - {permit: {paths: /v1/*}, when: user with developer in roles}
-    access_policy:
-      - permit: {principal: alice, actions: [read]}
-      - permit: {actions: [read], resource: "regex:model::gemini/"}
-""")
-if IS_OGX:
-    del RUN_YAML["providers"]["safety"], RUN_YAML["registered_resources"]["shields"]
-    RUN_YAML["apis"] = ["inference"]
 # The field of the stock provider's key.
 STOCK_KEY = "stock_api_key" if IS_OGX else "openai_api_key"
-pytestmark = pytest.mark.server(RUN_YAML)
+pytestmark = WITH_AUTH
 
 
 def headers_of(user: str, key: str = KEYS["openai"], **data: str) -> dict[str, str]:

@@ -105,6 +105,7 @@ def test_disconnect_right_behind_a_large_body_leaves_no_call_open(
     server: Server, upstream: Upstream
 ) -> None:
     """The server learns of it between the steps that the body takes."""
+    upstream.openai.drop_connections()
     upstream.openai.script(SILENCE, times=None)
     before = len(server.access_log(status=499))
 

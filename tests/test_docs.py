@@ -43,12 +43,37 @@ def clone(tmp_path: Path) -> docs.Clone:
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Future[tuple[int, str]]]:
-    """Run the README's first command while other tests run."""
+def background() -> Iterator[ThreadPoolExecutor]:
+    """Runs commands of the README one by one, while other tests run."""
+    with ThreadPoolExecutor(1) as pool:
+        yield pool
+
+
+@pytest.fixture(scope="module")
+def demo(
+    background: ThreadPoolExecutor, tmp_path_factory: pytest.TempPathFactory
+) -> Future[tuple[int, str]]:
     clone, port = docs.Clone(tmp_path_factory.mktemp("demo")), str(free_port())
     (command,) = docs.blocks(INTRODUCTION, "sh")
-    with ThreadPoolExecutor(1) as pool:
-        yield pool.submit(clone.run, command, LLAMA_STACK_PORT=port)
+    return background.submit(clone.run, command, LLAMA_STACK_PORT=port)
+
+
+@pytest.fixture(scope="module")
+def synced(
+    background: ThreadPoolExecutor, tmp_path_factory: pytest.TempPathFactory
+) -> Future[Path]:
+    """Run `uv sync`; it takes its packages from uv's cache, which `make test` fills."""
+    clone = docs.Clone(tmp_path_factory.mktemp("synced"))
+    sync, _ = docs.blocks(SETUP, "sh")
+    cache = subprocess.check_output([clone.bin / "uv", "cache", "dir"], text=True)
+    env = {"UV_PROJECT_ENVIRONMENT": "synced", "UV_CACHE_DIR": cache.strip()}
+
+    def run() -> Path:
+        status, output = clone.run(sync, **env)
+        assert status == 0, output
+        return clone.path / "synced/bin"
+
+    return background.submit(run)
 
 
 # The commands of the section "Call", in their order.
@@ -102,6 +127,8 @@ def walkthrough(
         return Walkthrough(results, open_stream.read_to_end())
 
 
+# These start here, and run beside the tests before their own.
+@pytest.mark.usefixtures("demo", "synced")
 def test_readme_export_prints_nothing(walkthrough: Walkthrough) -> None:
     assert walkthrough.outputs["export"] == ""
 
@@ -170,17 +197,9 @@ def test_readme_starts_the_server_without_make(
     assert [model["id"] for model in models.json()["data"]] == MODEL_IDS
 
 
-def test_uv_sync_installs_the_commands(clone: docs.Clone) -> None:
-    """It takes its packages from uv's cache, which `make test` has filled."""
-    sync, _ = docs.blocks(SETUP, "sh")
-    cache = subprocess.check_output([clone.bin / "uv", "cache", "dir"], text=True)
-    env = {"UV_PROJECT_ENVIRONMENT": "synced", "UV_CACHE_DIR": cache.strip()}
-
-    status, output = clone.run(sync, **env)
-
-    assert status == 0, output
-    assert (clone.path / "synced/bin/llama").exists()
-    assert (clone.path / "synced/bin/lls-openai").exists()
+def test_uv_sync_installs_the_commands(synced: Future[Path]) -> None:
+    assert (synced.result() / "llama").exists()
+    assert (synced.result() / "lls-openai").exists()
 
 
 def test_readme_python_snippet_prints_a_response(

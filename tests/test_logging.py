@@ -9,11 +9,6 @@ import pytest
 
 from lls_openai.server.log_format import FORMAT_VARIABLE
 from lls_openai.server.logging_setup import LineFormatter, is_wanted
-from tests.support.http import CHAT, MODELS, bearer, chat, eventually
-from tests.support.server import Server
-
-JSON = {FORMAT_VARIABLE: "json"}
-TEXT = {FORMAT_VARIABLE: "text"}
 
 
 def record(message: object, *args: object, **more: Any) -> logging.LogRecord:  # noqa: ANN401 - logging's
@@ -83,35 +78,3 @@ def test_further_lines_of_a_text_message_cannot_pass_for_log_lines(
     line = LineFormatter().format(record("first\n12:00:00  forged"))
 
     assert line.endswith("warning: first\n    12:00:00  forged")
-
-
-# Llama Stack logs each invalid token with its traceback; its handler drew that.
-@pytest.mark.server(
-    {
-        "server": {
-            "auth": {
-                "provider_config": {
-                    "type": "oauth2_token",
-                    "audience": "a",
-                    "jwks": {"uri": "http://127.0.0.1:9/jwks.json"},
-                }
-            }
-        }
-    },
-    env=TEXT,
-)
-def test_junk_token_is_logged_in_one_line_without_a_traceback(server: Server) -> None:
-    response = server.client.post(CHAT, json=chat(), headers=bearer("junk-token"))
-
-    assert response.status_code == 401
-    eventually(lambda: " 401 " in server.read("stderr"), "the request is logged")
-    (line,) = [x for x in server.read("stderr").splitlines() if "authentication" in x]
-    assert line.endswith(
-        "error: Error during authentication"
-        "  exception=ValueError in OAuth2TokenAuthProvider.validate_jwt_token"
-        + line[line.index(" (auth_providers.py:") :]
-    )
-    assert "junk-token" not in server.log
-    for drawn in ("Traceback", "╭", "│"):
-        assert drawn not in server.log
-    assert server.client.get(MODELS).status_code == 401

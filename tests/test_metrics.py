@@ -19,7 +19,7 @@ from lls_openai.server.instruments import error_type
 from lls_openai.server.metrics import measure
 from tests.support import http
 from tests.support.http import CHAT, MODEL, chat, eventually, exchange, request
-from tests.support.run_yaml import PROJECT
+from tests.support.run_yaml import EXPORTING_METRICS, PROJECT
 from tests.support.server import Server
 from tests.support.upstream import Upstream
 from tests.support.wire import (
@@ -55,13 +55,7 @@ TOKEN_BOUNDS = [
 
 
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
-pytestmark = pytest.mark.server(
-    env={
-        ENDPOINT: "$COLLECTOR_URL/metrics-test",
-        "OTEL_METRIC_EXPORT_INTERVAL": "100",
-        "OTEL_RESOURCE_ATTRIBUTES": "deployment.environment=test",
-    }
-)
+pytestmark = EXPORTING_METRICS
 
 
 class Point(NamedTuple):
@@ -202,6 +196,7 @@ def test_call_is_measured_by_the_conventions(
             (point.name, point.attributes.get(TYPE)): point.data.sum
             for point in collector.points()
             if expected.items() <= point.attributes.items()
+            and ERROR not in point.attributes
         }
 
     before, began = sums(), time.monotonic()

@@ -22,8 +22,8 @@ from tests.support.http import (
     request,
 )
 from tests.support.network import Network
-from tests.support.run_yaml import RUN_YAML, Variation
-from tests.support.server import Server, Servers, clean_environment, free_port, listens
+from tests.support.run_yaml import RUN_YAML
+from tests.support.server import Server, clean_environment, free_port, listens
 from tests.support.upstream import Upstream
 
 PASSWORD = "pr0xypassw0rd"  # noqa: S105 - made up
@@ -100,10 +100,10 @@ def test_tls_needs_no_option_of_the_command(server: Server, network: Network) ->
         assert client.read_response().status == 200
 
 
-def test_block_that_ogx_lacks_is_reported_at_the_start(servers: Servers) -> None:
-    variation = Variation({"server": {"cors": True, "quota": {"period": "day"}}})
-    server = servers.start(variation, ready=False)
-
+@pytest.mark.server(
+    {"server": {"cors": True, "quota": {"period": "day"}}}, serves=False
+)
+def test_block_that_ogx_lacks_is_reported_at_the_start(server: Server) -> None:
     assert server.wait_exit(60) == 3
     assert "server.cors: unknown key" in server.log
     assert "server.quota: unknown key" in server.log

@@ -21,7 +21,7 @@ from tests.support.http import (
     request,
     to_json,
 )
-from tests.support.run_yaml import DEBUG_LOGGING, VARIABLE, WITH_AUTH
+from tests.support.run_yaml import DEBUG_LOGGING, EXPORTING_METRICS, VARIABLE, WITH_AUTH
 from tests.support.server import Server
 from tests.support.upstream import Upstream
 from tests.support.wire import DONE, JSON, RESET, Step, event, respond, stream
@@ -278,12 +278,7 @@ def test_settings_and_credentials_print_no_secret() -> None:
     assert lines_with(shown, *SECRETS) == []
 
 
-@pytest.mark.server(
-    env={
-        "OTEL_EXPORTER_OTLP_ENDPOINT": "$COLLECTOR_URL/secrets-test",
-        "OTEL_METRIC_EXPORT_INTERVAL": "100",
-    }
-)
+@EXPORTING_METRICS
 def test_metrics_have_no_secret(server: Server, upstream: Upstream) -> None:
     for case in ACCEPTED + REJECTED:
         values: Any = case.values
@@ -293,7 +288,9 @@ def test_metrics_have_no_secret(server: Server, upstream: Upstream) -> None:
         assert exchange(server.port, sent).status == status
 
     def exports() -> list[bytes]:
-        requests = [r for r in upstream.collector.requests if "/secrets-" in r.path]
+        requests = [
+            r for r in upstream.collector.requests if "/metrics-test/" in r.path
+        ]
         return [each.body for each in requests if each.complete]
 
     # The first may have begun before the last request.

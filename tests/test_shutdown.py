@@ -18,7 +18,7 @@ from tests.support.http import (
     RawConnection,
     eventually,
 )
-from tests.support.run_yaml import PROVIDERS
+from tests.support.run_yaml import PROVIDERS, UNDER_NOHUP
 from tests.support.server import Server, listens
 from tests.support.upstream import Upstream
 from tests.support.wire import (
@@ -37,7 +37,7 @@ LATER = 1.3
 
 
 def own_server(
-    name: str, workers: int = 1, providers: object = None, prefix: tuple[str, ...] = ()
+    name: str, workers: int = 1, providers: object = None
 ) -> pytest.MarkDecorator:
     """Return a mark for a server that no other test has, since the test stops it.
 
@@ -48,27 +48,27 @@ def own_server(
         providers=providers or {},
         env={"LLS_WORKERS": str(workers), "STOPPED_BY": name},
         as_module=workers > 1,
-        prefix=prefix,
     )
 
 
-def has_sighup_in(field: str, process: int) -> bool:
-    """Return whether SIGHUP is in one of the sets of signals that proc(5) has."""
+def has_signal(number: int, field: str, process: int) -> bool:
+    """Return whether a signal is in one of the sets of signals that proc(5) has."""
     status = Path(f"/proc/{process}/status").read_text()
     signals = int(status.partition(f"{field}:")[2].split()[0], 16)
-    return bool(signals & 1 << (SIGHUP - 1))
+    return bool(signals & 1 << (number - 1))
+
+
+def serves(worker: int) -> bool:
+    """Return whether a worker has set up its signals; SIGINT is blocked until then."""
+    is_booting = has_signal(SIGINT, "SigBlk", worker)
+    return has_signal(SIGTERM, "SigCgt", worker) and not is_booting
 
 
 def wait_for_workers(server: Server, count: int) -> list[Path]:
     """Wait until all workers serve; return files that exist as long as they run."""
     if count > 1:
         eventually(
-            lambda: (
-                [has_sighup_in("SigCgt", child) for child in server.children()].count(
-                    True
-                )
-                == count
-            ),
+            lambda: sum(map(serves, server.children())) == count,
             f"{count} workers serve",
             60,
         )
@@ -103,7 +103,7 @@ def check_exit(server: Server, status: int) -> None:
 
 
 @own_server("repeated signals")
-def test_repeated_signals_are_one_graceful_shutdown(
+def test_repeated_signals_are_one_shutdown_that_begins_no_pipelined_request(
     server: Server, upstream: Upstream
 ) -> None:
     """The whole process group gets a signal, and make and uv pass it on once more."""
@@ -113,31 +113,20 @@ def test_repeated_signals_are_one_graceful_shutdown(
     ):
         idle.send(HEALTH_REQUEST)
         assert idle.read_response().status == 200
-        for number in (SIGINT, SIGINT, SIGHUP, SIGTERM, SIGTERM):
-            os.killpg(server.pid, number)
-        assert idle.is_closed_within()
-        wait_until_port_is_closed(server)
-        gate.open()
+        with running_stream(server, upstream) as (pipelining, other_gate):
+            pipelining.send(STREAMING_REQUEST * 3)
+            for number in (SIGINT, SIGINT, SIGHUP, SIGTERM, SIGTERM):
+                os.killpg(server.pid, number)
+            assert idle.is_closed_within()
+            wait_until_port_is_closed(server)
+            gate.open()
+            other_gate.open()
 
+            assert pipelining.read_to_end() == REST_OF_STREAM
         assert connection.read_to_end() == REST_OF_STREAM
         # Clients with a pool may leave the connection open.
         check_exit(server, 0)
-
-
-@own_server("pipelined requests")
-def test_pipelined_requests_are_not_begun_during_shutdown(
-    server: Server, upstream: Upstream
-) -> None:
-    with running_stream(server, upstream) as (connection, gate):
-        connection.send(STREAMING_REQUEST * 3)
-        os.kill(server.pid, SIGTERM)
-        wait_until_port_is_closed(server)
-        gate.open()
-
-        assert connection.read_to_end() == REST_OF_STREAM
-
-    check_exit(server, 0)
-    assert len(upstream.openai.requests) == 1
+    assert len(upstream.openai.requests) == 2
 
 
 @own_server("upload")
@@ -160,35 +149,42 @@ def test_request_whose_body_arrives_during_shutdown_is_served(
     assert len(upstream.openai.requests) == 1
 
 
-@own_server("SIGHUP to parent", workers=2)
-def test_sighup_to_the_parent_stops_two_workers(
-    server: Server, upstream: Upstream
+@UNDER_NOHUP
+def test_sighup_that_nohup_ignores_stops_neither_parent_nor_workers(
+    server: Server,
+) -> None:
+    wait_for_workers(server, 2)
+
+    os.killpg(server.pid, SIGHUP)
+
+    assert server.client.get("/v1/health").status_code == 200
+    processes = [server.pid, *server.children()]
+    assert {has_signal(SIGHUP, "SigIgn", each) for each in processes} == {True}
+
+
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [
+        pytest.param(
+            SIGHUP, 0, marks=own_server("SIGHUP to parent", workers=2), id="SIGHUP"
+        ),
+        # No one could stop the workers otherwise.
+        pytest.param(SIGKILL, -SIGKILL, marks=UNDER_NOHUP, id="SIGKILL"),
+    ],
+)
+def test_signal_to_the_parent_stops_two_workers_gracefully(
+    server: Server, upstream: Upstream, number: int, status: int
 ) -> None:
     workers = wait_for_workers(server, 2)
     with running_stream(server, upstream) as (connection, gate):
-        os.kill(server.pid, SIGHUP)
+        os.kill(server.pid, number)
         wait_until_port_is_closed(server)
         gate.open()
 
         assert connection.read_to_end() == REST_OF_STREAM
 
-    check_exit(server, 0)
+    check_exit(server, status)
     wait_until_gone(workers)
-
-
-@own_server("nohup", workers=2, prefix=("nohup",))
-def test_sighup_that_nohup_ignores_stops_neither_parent_nor_workers(
-    server: Server,
-) -> None:
-    # A worker logs this when it handles signals.
-    server.wait_log_line("lls-openai ", "/v1 (")
-    os.killpg(server.pid, SIGHUP)
-
-    assert server.client.get("/v1/health").status_code == 200
-    processes = [server.pid, *server.children()]
-    assert {has_sighup_in("SigIgn", each) for each in processes} == {True}
-    os.killpg(server.pid, SIGTERM)
-    check_exit(server, 0)
 
 
 @pytest.mark.parametrize(
@@ -228,23 +224,6 @@ def test_running_stream_is_cut_after_the_drain_timeout(
         assert time.monotonic() - start > 0.9
 
     check_exit(server, 0)
-
-
-@own_server("killed parent", workers=2)
-def test_workers_of_a_killed_parent_shut_down_gracefully(
-    server: Server, upstream: Upstream
-) -> None:
-    """No one could stop them otherwise."""
-    workers = wait_for_workers(server, 2)
-    with running_stream(server, upstream) as (connection, gate):
-        os.kill(server.pid, SIGKILL)
-        wait_until_port_is_closed(server)
-        gate.open()
-
-        assert connection.read_to_end() == REST_OF_STREAM
-
-    check_exit(server, -SIGKILL)
-    wait_until_gone(workers)
 
 
 def test_provider_shutdown_closes_upstream_connections(upstream: Upstream) -> None:

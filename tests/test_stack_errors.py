@@ -5,6 +5,7 @@ test has an address.
 """
 
 import asyncio
+import json
 import time
 from typing import Any
 
@@ -14,7 +15,7 @@ from starlette.types import Message, Scope
 
 from lls_openai.context import RequestContext
 from lls_openai.server.stack_errors import hold_stack_errors
-from tests.support.http import CHAT, MESSAGES, chat, provider_data
+from tests.support.http import CHAT, MESSAGES, MODELS, bearer, chat, provider_data
 from tests.support.run_yaml import IS_OGX
 from tests.support.server import Server
 
@@ -75,6 +76,28 @@ def test_request_without_valid_token_gets_contract_401(
         request_id = response.headers["x-request-id"]
         (line,) = server.wait_access_log(request_id=request_id)
         assert (line["status"], line["code"]) == (401, "invalid_token")
+
+
+@GUARDED
+def test_junk_token_is_logged_in_one_line_without_a_traceback(server: Server) -> None:
+    """Llama Stack's own handler draws the traceback in a frame."""
+    headers = bearer("junk-token") | {"x-forwarded-for": "203.0.113.3"}
+
+    response = server.client.post(CHAT, json=chat(), headers=headers)
+
+    server.wait_access_log(request_id=response.headers["x-request-id"])
+    entry = next(
+        each
+        for each in map(json.loads, server.read("stderr").splitlines())
+        if each["event"] == "Error during authentication"
+    )
+    assert entry["level"] == "error"
+    raised = "ValueError in OAuth2TokenAuthProvider.validate_jwt_token (auth_providers"
+    assert entry["exception"].startswith(raised), entry
+    assert "junk-token" not in server.log
+    for drawn in ("Traceback", "╭", "│"):
+        assert drawn not in server.log
+    assert server.client.get(MODELS, headers=headers).status_code == 401
 
 
 @GUARDED

@@ -342,12 +342,6 @@ UNKNOWN_TYPE = {"provider_id": "a", "provider_type": "remote::no", "config": {}}
             marks=failing({"server": {"hostt": "x"}}),
             id="unknown-key",
         ),
-        # It would serve plain HTTP.
-        pytest.param(
-            "server.tls_keyfile: is required for TLS",
-            marks=failing({"server": {"tls_certfile": str(RUN_YAML)}}),
-            id="no-tls-key",
-        ),
         pytest.param(
             "remote::no",
             marks=failing({"providers": {"inference": [UNKNOWN_TYPE]}}, as_module=True),

@@ -16,7 +16,7 @@ from lls_openai.server.command import run
 from lls_openai.server.config_check import read_run_yaml
 from lls_openai.stack import DISTRIBUTION
 from tests.support.http import MODELS, bearer
-from tests.support.run_yaml import PROVIDERS, RUN_YAML, VARIABLE
+from tests.support.run_yaml import PROVIDERS, RUN_YAML, UNDER_NOHUP
 from tests.support.server import Server
 
 UPSTREAMS = ["OPENAI_UPSTREAM_URL", "GEMINI_UPSTREAM_URL", "ANTHROPIC_UPSTREAM_URL"]
@@ -56,14 +56,9 @@ def test_starts_without_home_or_upstream_and_announces_itself_in_json(
     assert "API key" in events[1]
 
 
-@pytest.mark.server(
-    as_module=True, env=REFUSED | {"LLS_WORKERS": "2", f"{VARIABLE}_LOG_FORMAT": "text"}
-)
-def test_start_lines_in_text_fit_80_columns(
-    server: Server, client: httpx.Client
-) -> None:
-    client.get("/v1/health")
-
+@UNDER_NOHUP
+def test_start_lines_in_text_fit_80_columns(server: Server) -> None:
+    """The log remains when another test has stopped this server."""
     second = server.wait_log_line("API key")
     first = server.wait_log_line("(5 models, 2 workers)")
     assert [line for line in (first, second) if len(line) > 80] == []

@@ -12,7 +12,7 @@ NOT_ON_OGX = {
     "test_operating.py": "OGX has no CORS and no quota, which the snippets configure",
     "test_repository.py": "it checks files, not a server",
     "test_access_control.py::test_call_from_inside": "OGX has no safety API",
-    "test_logging.py::test_junk_token": "OGX words its log lines otherwise",
+    "test_stack_errors.py::test_junk_token": "OGX words its log lines otherwise",
     "test_start_errors.py::test_error_during_boot_ends_with_one_line_and_status_3"
     "[unknown-provider-type]": "OGX logs the reason before the last line",
     "test_stack_errors.py::test_request_over_quota": "OGX has no quota",

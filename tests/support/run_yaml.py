@@ -24,15 +24,47 @@ _NEW_PROVIDER: Json = {
     "config": {"base_url": "${env.OPENAI_UPSTREAM_URL}"},
 }
 
-_AUTH = {"provider_config": {"type": "custom", "endpoint": "${env.AUTH_URL}"}}
-WITH_AUTH = pytest.mark.server({"server": {"auth": _AUTH}})
+# Three users, models of two types, a name that several models have, another type of
+# provider, and an API that calls a model itself.
+_AUTH: Json = yaml.safe_load("""
+apis: [inference, safety]
+providers:
+  inference:
+    - provider_id: stock
+      provider_type: remote::openai
+      config: {base_url: "${env.OPENAI_UPSTREAM_URL}/v1"}
+    # Only registered and full names.
+    - {provider_id: anthropic, config: {model_patterns: null}}
+  safety: [{provider_id: guard, provider_type: "inline::llama-guard", config: {}}]
+registered_resources:
+  models:
+    - {model_id: gpt-4o, provider_id: openai-mini}
+    - model_id: text-embedding-3-small
+      provider_id: openai
+      model_type: embedding
+      metadata: {embedding_dimension: 3}
+  shields: [{shield_id: gemini/gemini-2.5-flash-lite, provider_id: guard}]
+server:
+  auth:
+    provider_config: {type: custom, endpoint: "${env.AUTH_URL}"}
+    route_policy:
+      - permit: {paths: [/v1/models, /v1/health]}
+      - {permit: {paths: /v1/*}, when: user with developer in roles}
+    access_policy:
+      - permit: {principal: alice, actions: [read]}
+      - permit: {actions: [read], resource: "regex:model::gemini/"}
+""")
+if IS_OGX:
+    del _AUTH["providers"]["safety"], _AUTH["registered_resources"]["shields"]
+    _AUTH["apis"] = ["inference"]
+WITH_AUTH = pytest.mark.server(_AUTH)
 DEBUG_LOGGING = pytest.mark.server(
     {"logging_config": {"category_levels": {"all": "debug"}}},
     env={f"{VARIABLE}_LOG_FORMAT": "text", f"{VARIABLE}_LOGGING": "all=debug"},
 )
 
 # Seconds, and bytes: two bodies of 600 kB are too many.
-CLIENT_TIMEOUT = 1.0
+CLIENT_TIMEOUT = 0.7
 MAX_BYTES_IN_FLIGHT = 1_000_000
 _SMALLER = {"client_timeout": CLIENT_TIMEOUT / 10, "max_bytes_in_flight": 1}
 SMALL_LIMITS = pytest.mark.server(
@@ -52,6 +84,20 @@ SMALL_LIMITS = pytest.mark.server(
         "http_proxy": "http://127.0.0.1:9",
         "all_proxy": "http://127.0.0.1:9",
     },
+)
+
+# Its parent is killed by tests/test_shutdown.py.
+UNDER_NOHUP = pytest.mark.server(
+    env={"LLS_WORKERS": "2", f"{VARIABLE}_LOG_FORMAT": "text"},
+    as_module=True,
+    prefix=("nohup",),
+)
+EXPORTING_METRICS = pytest.mark.server(
+    env={
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "$COLLECTOR_URL/metrics-test",
+        "OTEL_METRIC_EXPORT_INTERVAL": "100",
+        "OTEL_RESOURCE_ATTRIBUTES": "deployment.environment=test",
+    }
 )
 
 
