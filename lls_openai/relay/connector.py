@@ -64,18 +64,26 @@ class Connector:
             return
         with _errors_of("proxy"):
             await self._connect_to(proxy.endpoint, connection)
-        if self._upstream.tls:
+        if tls := self._upstream.tls:
             try:
-                await self._start_tunnel(connection, proxy)
+                await self._start_tunnel(connection, proxy, tls)
             except BaseException:
                 connection.abort()
                 raise
 
-    async def _start_tunnel(self, connection: Connection, proxy: Proxy) -> None:
-        target = self._upstream.authority.encode()
+    async def _start_tunnel(
+        self, connection: Connection, proxy: Proxy, tls: ClientContext
+    ) -> None:
+        upstream = self._upstream
+        target = upstream.authority.encode()
         await open_tunnel(connection.transport, target, proxy.authorization)
         with _errors_of("upstream"):
-            connection.transport = await _start_tls(connection, self._upstream)
+            transport = await asyncio.get_running_loop().start_tls(
+                connection.transport, connection, tls, server_hostname=upstream.host
+            )
+            if transport is None:
+                raise ConnectionResetError
+            connection.transport = transport
 
     async def _connect_to(self, endpoint: Endpoint, connection: Connection) -> None:
         sock = await start_connection(
@@ -126,15 +134,3 @@ def _errors_of(peer: str) -> Iterator[None]:
         raise
     except (OSError, UnicodeError) as error:
         raise connect_error(error, peer) from None
-
-
-async def _start_tls(connection: Connection, upstream: Endpoint) -> asyncio.Transport:
-    loop = asyncio.get_running_loop()
-    if upstream.tls is None:
-        return connection.transport
-    transport = await loop.start_tls(
-        connection.transport, connection, upstream.tls, server_hostname=upstream.host
-    )
-    if transport is None:
-        raise ConnectionResetError
-    return transport

@@ -84,9 +84,9 @@ class ModelLookup:
 
     async def _resolve(self, name: str, model_type: ModelType) -> ResolvedModel:
         full_name, listed = await self._full_name(name)
+        provider_id = full_name.partition("/")[0]
         # The router would log a warning for an unknown provider.
-        is_known = full_name.partition("/")[0] in self.providers
-        if not is_known or len(full_name) > MAX_NAME_LENGTH:
+        if provider_id not in self.providers or len(full_name) > MAX_NAME_LENGTH:
             raise _unknown_model(name, listed)
         try:
             provider, model = await self._resolve_provider(full_name, model_type)
@@ -98,7 +98,6 @@ class ModelLookup:
                 f"(expected type: {model_type.value})"
             )
             raise RelayError("invalid_request_body", message, "model") from None
-        provider_id = full_name.partition("/")[0]
         listed_name = full_name if full_name in listed else OTHER
         return ResolvedModel(provider, provider_id, model, listed_name)
 

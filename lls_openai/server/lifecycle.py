@@ -21,7 +21,7 @@ from lls_openai.relay.app import Relay
 from lls_openai.server.config_check import abort_startup, check_address
 from lls_openai.server.middleware import RequestLifecycleMiddleware
 from lls_openai.server.protocol import ClientConnection
-from lls_openai.stack import StackConfig
+from lls_openai.stack import StackConfig, Untyped
 
 logger = logging.getLogger("lls_openai")
 
@@ -80,7 +80,7 @@ def running_server() -> uvicorn.Server | None:
 def _configure_server(
     server: uvicorn.Server, stack_config: StackConfig, relay: Relay
 ) -> None:
-    """Set what Llama Stack does not pass on to uvicorn, and wrap the application."""
+    """Set what Llama Stack does not pass on to uvicorn, and add the middleware."""
     config, settings = server.config, relay.settings.values()
     client_timeout = max(each.client_timeout for each in settings)
     config.timeout_keep_alive = client_timeout  # type: ignore[assignment]  # (whole seconds or not)
@@ -88,21 +88,25 @@ def _configure_server(
     ClientConnection.client_timeout = client_timeout
     config.http_protocol_class = ClientConnection
     config.ws_protocol_class = None
-    app = config.loaded_app
+    config.loaded_app = _outermost_middleware(config.loaded_app, stack_config, relay)
+
+
+def _outermost_middleware(
+    app: Untyped, config: StackConfig, relay: Relay
+) -> RequestLifecycleMiddleware:
     # uvicorn trusts X-Forwarded-For from 127.0.0.1 by default.
     if isinstance(app, ProxyHeadersMiddleware) and not os.environ.get(
         "FORWARDED_ALLOW_IPS"
     ):
         app = app.app
-    guards = stack_config.server
+    auth = config.server.auth
+    has_token = auth and auth.provider_config
     # OGX has neither quota nor CORS.
-    has_guards = bool(
-        (guards.auth and guards.auth.provider_config) or getattr(guards, "quota", None)
-    )
-    needs_chain = getattr(guards, "cors", None) or isinstance(
+    has_guards = bool(has_token or getattr(config.server, "quota", None))
+    needs_chain = getattr(config.server, "cors", None) or isinstance(
         app, ProxyHeadersMiddleware
     )
-    config.loaded_app = RequestLifecycleMiddleware(
+    return RequestLifecycleMiddleware(
         app, relay, has_guards=has_guards, skips_chain=not (has_guards or needs_chain)
     )
 
