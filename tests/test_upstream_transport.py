@@ -19,7 +19,8 @@ import pytest
 import uvloop
 
 from lls_openai.relay.connection import Connection
-from lls_openai.relay.connector import Connector, Endpoint
+from lls_openai.relay.connector import Connector
+from lls_openai.relay.endpoints import Endpoint
 from lls_openai.relay.upstream import Upstream
 from lls_openai.relay.upstream_errors import UpstreamError, UpstreamTimeout
 from lls_openai.relay.upstream_response import UpstreamResponse

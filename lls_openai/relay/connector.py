@@ -1,15 +1,14 @@
-"""How a connection to an upstream is made: addresses, proxy, TLS."""
+"""How a connection to an upstream is made: addresses, tunnel, TLS."""
 
 import asyncio
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from aiohappyeyeballs import AddrInfoType, start_connection
 
 from lls_openai.relay.connection import Connection
+from lls_openai.relay.endpoints import Endpoint, Proxy
 from lls_openai.relay.tls import ClientContext
 from lls_openai.relay.tunnel import open_tunnel
 from lls_openai.relay.upstream_errors import connect_error, connect_timeout
@@ -17,28 +16,6 @@ from lls_openai.tcp import enable_keep_alive
 
 # RFC 8305, section 8: after so many seconds the next address of a host is tried, too.
 NEXT_ADDRESS_DELAY = 0.25
-
-
-class Endpoint(NamedTuple):
-    """A host and a port; with a context, TLS is spoken there."""
-
-    host: str
-    port: int
-    tls: ClientContext | None = None
-
-    @property
-    def authority(self) -> str:
-        """The host and port, an IPv6 address in brackets."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
-
-
-@dataclass(frozen=True, slots=True)
-class Proxy:
-    """A proxy; its header line with credentials is not shown."""
-
-    endpoint: Endpoint
-    authorization: bytes = field(default=b"", repr=False)
 
 
 class Connector:

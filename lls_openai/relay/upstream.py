@@ -1,22 +1,20 @@
 """One provider's upstream: its URL, TLS, proxy, timeouts and request headers."""
 
 import re
-from base64 import b64encode
 from collections.abc import Mapping
 from functools import cached_property, lru_cache, partial
 from importlib.metadata import version
-from urllib.parse import quote, unquote
-from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]
+from urllib.parse import quote
 
-from pydantic import HttpUrl
 from starlette.types import Scope
 
 from lls_openai.errors import RelayError, request_too_large
-from lls_openai.relay.connector import Connector, Endpoint, Proxy
+from lls_openai.relay.connector import Connector
 from lls_openai.relay.credentials import Credentials, RequestHeaders, missing_api_key
+from lls_openai.relay.endpoints import choose_proxy, endpoint_of
 from lls_openai.relay.pool import Pool
 from lls_openai.relay.routes import Route
-from lls_openai.relay.tls import ClientContext, proxy_context, upstream_context
+from lls_openai.relay.tls import upstream_context
 from lls_openai.settings import ProviderConfig
 from lls_openai.stack import forward_headers
 from lls_openai.stack import network as stock
@@ -84,8 +82,8 @@ class Upstream:
         self._own |= _lines(network.headers or {})
         context = upstream_context(network)
         is_tls = config.base_url.scheme == "https"
-        self._endpoint = _endpoint_of(config.base_url, context if is_tls else None)
-        self._proxy = _choose_proxy(network, config.base_url)
+        self._endpoint = endpoint_of(config.base_url, context if is_tls else None)
+        self._proxy = choose_proxy(network, config.base_url)
         if self._proxy and not is_tls:
             # It gets the whole URL, and credentials with each request.
             path = origin + path
@@ -225,32 +223,3 @@ def _timeouts(timeout: float | stock.TimeoutConfig | None) -> tuple[float, float
     if isinstance(timeout, stock.TimeoutConfig):
         connect, read = timeout.connect, timeout.read
     return connect or CONNECT_TIMEOUT, read or READ_TIMEOUT
-
-
-def _endpoint_of(url: HttpUrl, tls: ClientContext | None) -> Endpoint:
-    """Return host and port of a URL; pydantic encodes the host (IDNA)."""
-    return Endpoint((url.host or "").strip("[]"), url.port or 0, tls)
-
-
-def _choose_proxy(network: stock.NetworkConfig, upstream: HttpUrl) -> Proxy | None:
-    """Return the proxy that `ProxyConfig` chooses; the environment has no say."""
-    proxy = network.proxy
-    if proxy is None:
-        return None
-    # "*" means all hosts, "*.name" those below a name.
-    exempt = proxy.no_proxy or []
-    names = ",".join(name.removeprefix("*") for name in exempt)
-    if "*" in exempt or proxy_bypass_environment(upstream.host or "", {"no": names}):
-        return None
-    url = proxy.url or (proxy.https if upstream.scheme == "https" else proxy.http)
-    if url is None:
-        return None
-    tls = proxy_context(network) if url.scheme == "https" else None
-    return Proxy(_endpoint_of(url, tls), _authorization(url))
-
-
-def _authorization(proxy: HttpUrl) -> bytes:
-    if proxy.username is None and proxy.password is None:
-        return b""
-    pair = f"{unquote(proxy.username or '')}:{unquote(proxy.password or '')}"
-    return b"Proxy-Authorization: Basic " + b64encode(pair.encode())
