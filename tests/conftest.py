@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.support.collector import Collector
 from tests.support.network import Network
 from tests.support.ogx import is_ignored_on_ogx, skip_on_ogx
 from tests.support.run_yaml import IS_OGX, Variation
@@ -98,6 +99,11 @@ def upstream(running_upstream: Upstream) -> Iterator[Upstream]:
     errors = [error for vendor in running_upstream.vendors for error in vendor.errors]
     running_upstream.reset()
     assert errors == []
+
+
+@pytest.fixture
+def collector(running_upstream: Upstream) -> Collector:
+    return Collector(running_upstream)
 
 
 @pytest.fixture(scope="session")

@@ -6,85 +6,34 @@ A test cannot bring these conditions about from outside the process.
 import asyncio
 import gc
 import socket
-import ssl
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 from unittest.mock import Mock
 from urllib.parse import urlsplit
 
 import pytest
-import uvloop
 
 from lls_openai.relay.connection import Connection
 from lls_openai.relay.connector import Connector
 from lls_openai.relay.endpoints import Endpoint
-from lls_openai.relay.upstream import Upstream
 from lls_openai.relay.upstream_errors import UpstreamError, UpstreamTimeout
 from lls_openai.relay.upstream_response import UpstreamResponse
-from lls_openai.settings import ProviderConfig
 from tests.support.http import MEBIBYTE
+from tests.support.listener import (
+    BOTH_EVENT_LOOPS,
+    HEAD,
+    RESPONSE,
+    Run,
+    call,
+    listening,
+    respond,
+    upstream_at,
+)
 from tests.support.network import Network
 
-type Run = Callable[[Coroutine[Any, Any, None]], None]
-
-HEAD = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"
-RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
-
-
-@pytest.fixture(params=[asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
-def run(request: pytest.FixtureRequest) -> Run:
-    """Run a coroutine in an event loop of each kind."""
-    start: Run = request.param
-    return start
-
-
-@contextmanager
-def listening(serve: Callable[[socket.socket], None]) -> Iterator[int]:
-    """Serve each connection in a separate thread; yield the port."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        # Small, so that the writer notices a slow reader.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
-        thread = threading.Thread(target=_accept, args=(listener, serve), daemon=True)
-        thread.start()
-        yield listener.getsockname()[1]
-        listener.shutdown(socket.SHUT_RDWR)
-        thread.join(10)
-
-
-def _accept(listener: socket.socket, serve: Callable[[socket.socket], None]) -> None:
-    # The test ends this by closing the listener.
-    with suppress(OSError):
-        while True:
-            connection, _ = listener.accept()
-            connection.settimeout(10)
-            arguments = (connection, serve)
-            threading.Thread(target=_serve, args=arguments, daemon=True).start()
-
-
-def _serve(connection: socket.socket, serve: Callable[[socket.socket], None]) -> None:
-    with connection, suppress(OSError):
-        serve(connection)
-
-
-def respond(connection: socket.socket) -> None:
-    while connection.recv(65536):
-        connection.sendall(RESPONSE)
-
-
-def upstream_at(url: str, **network: object) -> Upstream:
-    config = {"base_url": url, "network": network}
-    return Upstream(ProviderConfig.model_validate(config))
-
-
-async def call(upstream: Upstream, body: bytes = b"{}") -> bytes:
-    response = await upstream.pool.send(HEAD % len(body), body)
-    received = b""
-    while data := await response.read():
-        received += data
-    return received
+pytestmark = BOTH_EVENT_LOOPS
 
 
 def test_upload_that_progresses_may_take_longer_than_the_timeout(run: Run) -> None:
@@ -212,112 +161,6 @@ def test_connections_made_at_once_share_a_look_up(run: Run) -> None:
 
     with listening(respond) as port:
         run(call_at_once(port))
-
-
-@pytest.mark.parametrize(
-    ("base_url", "start"),
-    [
-        pytest.param(
-            "https://[::1]:8443",
-            b"CONNECT [::1]:8443 HTTP/1.1\r\nHost: [::1]:8443\r\n",
-            id="ipv6-tunnel",
-        ),
-        pytest.param(
-            "https://b\xfccher.test",
-            b"CONNECT xn--bcher-kva.test:443 HTTP/1.1\r\n"
-            b"Host: xn--bcher-kva.test:443\r\n",
-            id="idna-tunnel",
-        ),
-    ],
-)
-def test_tunnel_is_opened_to_the_encoded_host(
-    run: Run, base_url: str, start: bytes
-) -> None:
-    received = []
-
-    def refuse(connection: socket.socket) -> None:
-        received.append(connection.recv(65536))
-        connection.sendall(b"HTTP/1.1 403 No\r\nContent-Length: 2\r\n\r\nno")
-
-    async def connect(port: int) -> None:
-        proxy = {"url": f"http://us%40er:p%3Aw@127.0.0.1:{port}"}
-        with pytest.raises(UpstreamError, match="HTTP 403"):
-            await call(upstream_at(base_url, proxy=proxy))
-
-    with listening(refuse) as port:
-        run(connect(port))
-    # Base64 of us@er:p:w.
-    credentials = b"Proxy-Authorization: Basic dXNAZXI6cDp3\r\n\r\n"
-    assert received == [start + credentials]
-
-
-@pytest.mark.parametrize(
-    ("response", "message"),
-    [
-        pytest.param(b"", "no valid HTTP response", id="closed"),
-        pytest.param(b"SSH-2.0-x\r\n\r\n", "no valid HTTP response", id="not-http"),
-        pytest.param(b"HTTP/1.1 200", "no valid HTTP response", id="half-of-a-line"),
-        pytest.param(
-            b"HTTP/1.1 200 OK\r\n\r\nunsolicited",
-            "no valid HTTP response",
-            id="bytes-before-tls",
-        ),
-        pytest.param(
-            b"HTTP/1.1 200 OK\r\nX-A: " + b"a" * 70_000,
-            "no valid HTTP response",
-            id="endless-headers",
-        ),
-        pytest.param(b"HTTP/1.0 407 Auth\r\n\r\n", "HTTP 407", id="status-407"),
-        pytest.param(b"HTTP/1.1 302 Found\r\n\r\n", "HTTP 302", id="status-302"),
-        pytest.param(
-            b"HTTP/1.1 200 OK\r\nX-A: b\r\n\r\n",
-            "closed the connection during the handshake",
-            id="no-tls",
-        ),
-    ],
-)
-def test_failure_of_a_proxy_is_reported(
-    run: Run, response: bytes, message: str
-) -> None:
-    def answer(connection: socket.socket) -> None:
-        connection.recv(65536)
-        connection.sendall(response)
-
-    async def connect(port: int) -> None:
-        proxy = {"url": f"http://127.0.0.1:{port}"}
-        with pytest.raises(UpstreamError, match=message):
-            await call(upstream_at("https://upstream.test", proxy=proxy))
-
-    with listening(answer) as port:
-        run(connect(port))
-
-
-def test_tls_session_is_resumed_by_the_next_connection(
-    run: Run, network: Network
-) -> None:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    network.authority.issue_cert("127.0.0.1").configure_cert(context)
-    resumed = []
-
-    def serve_tls(connection: socket.socket) -> None:
-        with context.wrap_socket(connection, server_side=True) as tls:
-            resumed.append(tls.session_reused)
-            tls.recv(65536)
-            tls.sendall(RESPONSE)
-            # The upstream closes: the next call makes a new connection.
-
-    async def call_thrice(port: int) -> None:
-        tls = {"verify": network.env["CA_FILE"]}
-        upstream = upstream_at(f"https://127.0.0.1:{port}", tls=tls)
-        for number in range(1, 4):
-            assert await call(upstream) == b"{}"
-            assert len(resumed) == number
-            await asyncio.sleep(0.1)
-        await upstream.pool.close()
-
-    with listening(serve_tls) as port:
-        run(call_thrice(port))
-    assert resumed == [False, True, True]
 
 
 @pytest.mark.parametrize(

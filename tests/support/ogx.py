@@ -6,6 +6,7 @@ import pytest
 
 NOT_ON_OGX = {
     "test_client.py": "main.py uses Llama Stack's client",
+    "test_client_errors.py": "main.py uses Llama Stack's client",
     "test_distribution.py": "it calls the server with Llama Stack's client",
     "test_docs.py": "the pages describe Llama Stack",
     "test_make_server.py": "the pages describe Llama Stack",
@@ -13,7 +14,7 @@ NOT_ON_OGX = {
     "test_repository.py": "it checks files, not a server",
     "test_access_control.py::test_call_from_inside": "OGX has no safety API",
     "test_stack_errors.py::test_junk_token": "OGX words its log lines otherwise",
-    "test_start_errors.py::test_error_during_boot_ends_with_one_line_and_status_3"
+    "test_boot_errors.py::test_error_during_boot_ends_with_one_line_and_status_3"
     "[unknown-provider-type]": "OGX logs the reason before the last line",
     "test_stack_errors.py::test_request_over_quota": "OGX has no quota",
 }
