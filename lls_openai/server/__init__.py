@@ -1,1 +1,1 @@
-"""The process around the relay; `install.py` puts all of it in place."""
+"""The process around the relay; `patches.py` puts all of it in place."""

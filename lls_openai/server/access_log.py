@@ -7,7 +7,7 @@ from typing import Any
 from starlette.types import Scope
 
 from lls_openai.context import RequestContext
-from lls_openai.server.log_format import Clock, cut, escape, is_json, json_line
+from lls_openai.server.log_format import cut, escape, is_json, json_line, time_of_day
 from lls_openai.server.log_writer import STANDARD_ERROR
 
 # The fields of a line, in their order.
@@ -21,8 +21,7 @@ class AccessLog:
     """
 
     def __init__(self) -> None:
-        self._clock = Clock()
-        self._format = json_line if is_json() else self._text
+        self._format = json_line if is_json() else _text
 
     def __call__(self, scope: Scope, context: RequestContext) -> None:
         """Write the line, without the query, which may hold a key."""
@@ -47,15 +46,15 @@ class AccessLog:
         }
         STANDARD_ERROR.write(self._format(fields).encode() + b"\n")
 
-    def _text(self, fields: Fields) -> str:
-        more = [fields["model"], fields["code"], fields["client"], fields["request_id"]]
-        if fields["reason"]:
-            more.insert(2, f"({fields['reason']})")
-        return escape(
-            f"{self._clock(time.time())}  {fields['status']}  {fields['ms']:>9} ms  "
-            f"{fields['method']:<6} {fields['path']:<26}  "
-            + "  ".join(filter(None, more))
-        )
+
+def _text(fields: Fields) -> str:
+    more = [fields["model"], fields["code"], fields["client"], fields["request_id"]]
+    if fields["reason"]:
+        more.insert(2, f"({fields['reason']})")
+    return escape(
+        f"{time_of_day(int(time.time()))}  {fields['status']}  {fields['ms']:>9} ms  "
+        f"{fields['method']:<6} {fields['path']:<26}  " + "  ".join(filter(None, more))
+    )
 
 
 def _elapsed_ms(start: float, end: float) -> float:

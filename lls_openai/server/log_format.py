@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import PurePath
 
 import msgspec
@@ -55,19 +56,10 @@ def json_line(fields: Mapping[str, object]) -> str:
         return escape(json.dumps(fields, default=str))
 
 
-class Clock:
-    """Formats the time of day in UTC, once a second."""
-
-    def __init__(self) -> None:
-        self._second = 0
-        self._text = ""
-
-    def __call__(self, now: float) -> str:
-        """Return `HH:MM:SS` of a time of `time.time`."""
-        if int(now) != self._second:
-            self._second = int(now)
-            self._text = time.strftime("%H:%M:%S", time.gmtime(now))
-        return self._text
+@lru_cache(1)
+def time_of_day(second: int) -> str:
+    """Return `HH:MM:SS` in UTC; many lines have the same second."""
+    return time.strftime("%H:%M:%S", time.gmtime(second))
 
 
 def describe_exception(error: BaseException) -> str:

@@ -15,11 +15,11 @@ from typing import Any
 
 from lls_openai.server.log_format import (
     FORMAT_VARIABLE,
-    Clock,
     describe_exception,
     escape,
     is_json,
     json_line,
+    time_of_day,
 )
 from lls_openai.server.log_writer import STANDARD_ERROR
 from lls_openai.stack import NAME
@@ -105,7 +105,6 @@ class LineFormatter(logging.Formatter):
 
     def __init__(self) -> None:
         super().__init__()
-        self._clock = Clock()
         self._is_json = is_json()
 
     def format(self, record: logging.LogRecord) -> str:
@@ -122,7 +121,7 @@ class LineFormatter(logging.Formatter):
             "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
         )
         more = "".join(f"  {n}={value}" for n, value in fields.items())
-        text = f"{self._clock(record.created)}  {level}{message}{more}"
+        text = f"{time_of_day(int(record.created))}  {level}{message}{more}"
         return "\n    ".join(map(escape, text.splitlines()))
 
 
