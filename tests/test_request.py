@@ -120,6 +120,10 @@ def test_header_is_forwarded(server: Server, upstream: Upstream, header: bytes) 
     assert upstream.openai.request.header(name) == value
 
 
+# The server sends these with values of its own.
+OWN_HEADERS = {"Accept", "Accept-Encoding"}
+
+
 @pytest.mark.parametrize("header", DROPPED_HEADERS)
 def test_header_is_not_forwarded(
     server: Server, upstream: Upstream, header: bytes
@@ -127,7 +131,8 @@ def test_header_is_not_forwarded(
     exchange(server.port, request(b"POST", CHAT, header, body=BODY))
 
     name, _, value = header.decode("latin-1").partition(": ")
-    assert upstream.openai.request.header(name) != value
+    received = upstream.openai.request.header(name)
+    assert received is None or (name in OWN_HEADERS and received != value)
 
 
 def test_repeated_header_is_forwarded_as_it_is(
