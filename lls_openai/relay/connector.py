@@ -19,7 +19,7 @@ NEXT_ADDRESS_DELAY = 0.25
 
 
 class Connector:
-    """Makes connections to one upstream; `timeout` is in seconds."""
+    """Makes connections to one upstream; each may take `timeout` seconds."""
 
     def __init__(self, upstream: Endpoint, proxy: Proxy | None, timeout: float) -> None:
         self._upstream, self._proxy, self._timeout = upstream, proxy, timeout

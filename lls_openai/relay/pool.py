@@ -15,7 +15,10 @@ IDLE_SECONDS = 55.0
 
 
 class Pool:
-    """The connections to one upstream, bound to the event loop that makes it."""
+    """The connections to one upstream, bound to the event loop that makes it.
+
+    `timeout` is how long the upstream may be silent during a call, in seconds.
+    """
 
     def __init__(self, connector: Connector, timeout: float) -> None:
         self._loop = asyncio.get_running_loop()
@@ -26,7 +29,10 @@ class Pool:
         self._expiry: asyncio.TimerHandle | None = None
 
     async def send(self, head: bytes, body: bytes) -> UpstreamResponse:
-        """Send a request once; return the response when its headers are there."""
+        """Send a request once; return the response when its headers are there.
+
+        Raises UpstreamError if there is no connection or response, or none in time.
+        """
         connection = self._take() or await self._connect()
         call = connection.request(head, body)
         # The connection has what is not sent yet.
