@@ -158,4 +158,4 @@ def test_damaged_requests_get_complete_responses_and_log_no_error(
         "info",
         "warning",
     }
-    eventually(lambda: upstream.openai.open_connections < 100, "the calls to end")
+    eventually(lambda: upstream.openai.running_calls == 0, "the calls to end")

@@ -77,6 +77,11 @@ class MockServer:
         return len(self._serving)
 
     @property
+    def running_calls(self) -> int:
+        """How many requests have no complete response; idle connections have none."""
+        return len(self._responding)
+
+    @property
     def request(self) -> Request:
         """The only request since the test began."""
         assert len(self.requests) == 1, self.requests
