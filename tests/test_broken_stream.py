@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 import httpx
 import pytest
 
-from tests.support.http import CHAT, MESSAGES, RESPONSES, bearer, chat
+from tests.support.http import CHAT, MESSAGES, RESPONSES, open_response, receive
 from tests.support.server import Server
 from tests.support.upstream import Upstream
 from tests.support.wire import (
@@ -32,8 +32,20 @@ UNTIL_CLOSE: list[Step] = [response_head(200, EVENTS) + FIRST_EVENT]
 def call(
     client: httpx.Client, path: str = CHAT
 ) -> AbstractContextManager[httpx.Response]:
-    body = chat("impatient/m-1", stream=True)
-    return client.stream("POST", path, json=body, headers=bearer())
+    return open_response(client, path, "impatient/m-1")
+
+
+def reset_after_first_event(
+    upstream: Upstream, client: httpx.Client, path: str
+) -> tuple[bytes, bytes]:
+    """Return the first line and the rest of what follows the first event."""
+    gate = Gate()
+    upstream.openai.script(*stream(FIRST_EVENT)[:-1], gate, RESET)
+    with call(client, path) as response:
+        first, last = receive(response, gate)
+    assert first == FIRST_EVENT
+    name, _, rest = last.partition(b"\n")
+    return name, rest
 
 
 @pytest.mark.parametrize(
@@ -83,11 +95,9 @@ def test_break_is_an_error_event_after_the_last_complete_event(
     upstream.openai.script(*start, gate, end)
 
     with call(client) as response:
-        pieces = response.iter_raw()
-        assert next(pieces) == FIRST_EVENT
-        gate.open()
-        last = b"".join(pieces)
+        first, last = receive(response, gate)
 
+    assert first == FIRST_EVENT
     assert last.startswith(b"data: "), last
     assert last.endswith(b"\n\n"), last
     error = json.loads(last.removeprefix(b"data: "))["error"]
@@ -106,14 +116,7 @@ def test_break_is_an_error_event_after_the_last_complete_event(
 def test_break_on_messages_route_is_an_error_event_in_anthropics_form(
     upstream: Upstream, client: httpx.Client
 ) -> None:
-    gate = Gate()
-    upstream.openai.script(*stream(FIRST_EVENT)[:-1], gate, RESET)
-
-    with call(client, MESSAGES) as response:
-        pieces = response.iter_raw()
-        assert next(pieces) == FIRST_EVENT
-        gate.open()
-        name, _, data = b"".join(pieces).partition(b"\n")
+    name, data = reset_after_first_event(upstream, client, MESSAGES)
 
     assert name == b"event: error"
     body = json.loads(data.removeprefix(b"data: "))
@@ -126,14 +129,7 @@ def test_break_on_responses_route_is_one_event_that_every_client_reads(
     upstream: Upstream, client: httpx.Client
 ) -> None:
     """Codex and the AI SDK read `response.error`, and openai-python `error`."""
-    gate = Gate()
-    upstream.openai.script(*stream(FIRST_EVENT)[:-1], gate, RESET)
-
-    with call(client, RESPONSES) as response:
-        pieces = response.iter_raw()
-        assert next(pieces) == FIRST_EVENT
-        gate.open()
-        name, _, data = b"".join(pieces).partition(b"\n")
+    name, data = reset_after_first_event(upstream, client, RESPONSES)
 
     assert name == b"event: response.failed"
     assert data.endswith(b"}\n\n")
@@ -177,12 +173,8 @@ def test_break_after_the_last_event_is_no_error(
     upstream.openai.script(*stream(FIRST_EVENT + last, gate, end=RESET))
 
     with call(client, path) as response:
-        pieces = response.iter_raw()
-        received = next(pieces)
-        gate.open()
-        received += b"".join(pieces)
+        assert b"".join(receive(response, gate)) == FIRST_EVENT + last
 
-    assert received == FIRST_EVENT + last
     (entry,) = server.wait_access_log(request_id=response.headers["x-request-id"])
     assert (entry["status"], entry["code"]) == (200, None)
 

@@ -1,5 +1,8 @@
 """Bodies of running calls may take `max_bytes_in_flight` bytes together."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 
 from tests.support.http import (
@@ -23,6 +26,16 @@ LARGE_BODY = to_json(chat(user="x" * 600_000))
 LARGE_REQUEST = request(body=LARGE_BODY)
 
 
+@contextmanager
+def large_call(server: Server, upstream: Upstream) -> Iterator[None]:
+    """Hold a large request at the upstream until the context ends."""
+    upstream.openai.script(gate := Gate())
+    with RawConnection(server.port) as connection:
+        connection.send(LARGE_REQUEST)
+        gate.wait_reached()
+        yield
+
+
 def status_of_large_request(server: Server) -> int:
     return exchange(server.port, LARGE_REQUEST).status
 
@@ -30,11 +43,7 @@ def status_of_large_request(server: Server) -> int:
 def test_too_many_bytes_in_flight_return_503(
     server: Server, upstream: Upstream
 ) -> None:
-    upstream.openai.script(gate := Gate())
-
-    with RawConnection(server.port) as connection:
-        connection.send(LARGE_REQUEST)
-        gate.wait_reached()
+    with large_call(server, upstream):
         openai = exchange(server.port, LARGE_REQUEST)
         anthropic = exchange(server.port, request(path=MESSAGES, body=LARGE_BODY))
 
@@ -48,11 +57,7 @@ def test_too_many_bytes_in_flight_return_503(
 def test_small_body_is_accepted_while_large_ones_are_rejected(
     server: Server, upstream: Upstream
 ) -> None:
-    upstream.openai.script(gate := Gate())
-
-    with RawConnection(server.port) as connection:
-        connection.send(LARGE_REQUEST)
-        gate.wait_reached()
+    with large_call(server, upstream):
         assert status_of_large_request(server) == 503
         assert exchange(server.port, CHAT_REQUEST).status == 200
 
@@ -110,11 +115,7 @@ def test_bytes_are_released_when_client_disconnects_inside_its_body(
 def test_bytes_are_released_when_client_disconnects_before_the_response(
     server: Server, upstream: Upstream
 ) -> None:
-    upstream.openai.script(gate := Gate())
-
-    with RawConnection(server.port) as connection:
-        connection.send(LARGE_REQUEST)
-        gate.wait_reached()
+    with large_call(server, upstream):
         assert status_of_large_request(server) == 503
 
     eventually(lambda: status_of_large_request(server) == 200, "it is released")

@@ -1,12 +1,11 @@
 """Keep-alives of an upstream reach the client at once, byte for byte."""
 
 import json
-from contextlib import AbstractContextManager
 
 import httpx
 import pytest
 
-from tests.support.http import CHAT, MESSAGES, RESPONSES, bearer, chat
+from tests.support.http import CHAT, MESSAGES, RESPONSES, open_response, receive
 from tests.support.upstream import Upstream
 from tests.support.wire import (
     CLOSE,
@@ -18,23 +17,6 @@ from tests.support.wire import (
     response_head,
     stream,
 )
-
-
-def call(
-    client: httpx.Client, path: str = CHAT, *, is_stream: bool = True
-) -> AbstractContextManager[httpx.Response]:
-    body = chat(stream=is_stream)
-    return client.stream("POST", path, json=body, headers=bearer())
-
-
-def receive(response: httpx.Response, gates: list[Gate]) -> list[bytes]:
-    """Return the bytes received before each gate is opened, and the rest."""
-    pieces = response.iter_raw()
-    received = []
-    for gate in gates:
-        received.append(next(pieces))
-        gate.open()
-    return [*received, b"".join(pieces)]
 
 
 @pytest.mark.parametrize(
@@ -57,8 +39,8 @@ def test_keep_alive_between_events_is_relayed_before_anything_else_arrives(
     steps = [step for pair in zip(pieces, gates, strict=True) for step in pair]
     upstream.openai.script(*stream(*steps, DONE))
 
-    with call(client) as response:
-        assert receive(response, gates) == [*pieces, DONE]
+    with open_response(client) as response:
+        assert receive(response, *gates) == [*pieces, DONE]
 
 
 def test_keep_alive_behind_an_event_in_one_chunk_is_relayed_with_it(
@@ -67,8 +49,8 @@ def test_keep_alive_behind_an_event_in_one_chunk_is_relayed_with_it(
     gate = Gate()
     upstream.openai.script(*stream(FIRST_EVENT + b": ping\ndata: ", gate, b"2\n\n"))
 
-    with call(client) as response:
-        received = receive(response, [gate])
+    with open_response(client) as response:
+        received = receive(response, gate)
 
     assert received == [FIRST_EVENT + b": ping\n", b"data: 2\n\n"]
 
@@ -82,8 +64,8 @@ def test_comment_inside_an_event_does_not_split_it(
     incomplete = b"data: half\n" + comment
     upstream.openai.script(*stream(FIRST_EVENT, gate, incomplete, end=CLOSE))
 
-    with call(client) as response:
-        first, last = receive(response, [gate])
+    with open_response(client) as response:
+        first, last = receive(response, gate)
 
     assert first == FIRST_EVENT
     assert last.startswith(b'data: {"error":')
@@ -104,8 +86,8 @@ def test_break_after_a_keep_alive_is_an_error_event_in_the_form_of_the_route(
     gate = Gate()
     upstream.openai.script(*stream(FIRST_EVENT + keep_alive, gate, end=CLOSE))
 
-    with call(client, path) as response:
-        first, last = receive(response, [gate])
+    with open_response(client, path) as response:
+        first, last = receive(response, gate)
 
     assert first == FIRST_EVENT + keep_alive
     assert last.startswith(start), last
@@ -141,8 +123,8 @@ def test_white_space_before_json_is_relayed_before_anything_else_arrives(
     pieces = white_space, gates[0], white_space, gates[1], b'{"a":', b"1}\n"
     upstream.openai.script(*stream(*pieces, headers=content_type))
 
-    with call(client, is_stream=False) as response:
-        received = receive(response, gates)
+    with open_response(client, is_stream=False) as response:
+        received = receive(response, *gates)
 
     assert received == [white_space, white_space, b'{"a":1}\n']
     assert response.headers.get("content-type") == content_type.get("content-type")
@@ -155,8 +137,8 @@ def test_white_space_before_json_with_a_length_keeps_the_length(
     head = response_head(200, JSON | {"content-length": "3"})
     upstream.openai.script(head + b"\n", gate, b"{}")
 
-    with call(client, is_stream=False) as response:
-        received = receive(response, [gate])
+    with open_response(client, is_stream=False) as response:
+        received = receive(response, gate)
 
     assert received == [b"\n", b"{}"]
     assert response.headers["content-length"] == "3"
@@ -171,10 +153,10 @@ def test_break_after_white_space_before_json_closes_the_connection(
     upstream.openai.script(*steps)
 
     with (
-        call(client, is_stream=False) as response,
+        open_response(client, is_stream=False) as response,
         pytest.raises(httpx.RemoteProtocolError),
     ):
-        receive(response, [gate])
+        receive(response, gate)
 
 
 def test_break_after_blank_lines_of_an_untyped_stream_is_an_error_event(
@@ -184,8 +166,8 @@ def test_break_after_blank_lines_of_an_untyped_stream_is_an_error_event(
     gate = Gate()
     upstream.openai.script(*stream(b"\n", gate, headers=JSON, end=CLOSE))
 
-    with call(client) as response:
-        first, last = receive(response, [gate])
+    with open_response(client) as response:
+        first, last = receive(response, gate)
 
     assert first == b"\n"
     assert last.startswith(b'data: {"error":')

@@ -1,11 +1,9 @@
 """A response to `"stream": true` is a stream by its first bytes, whatever its type."""
 
-from contextlib import AbstractContextManager
-
 import httpx
 import pytest
 
-from tests.support.http import CHAT, bearer, chat
+from tests.support.http import open_response, receive
 from tests.support.upstream import Upstream
 from tests.support.wire import CLOSE, DONE, FIRST_EVENT, JSON, Gate, respond, stream
 
@@ -26,13 +24,6 @@ FIRST_BYTES = [
 ]
 
 
-def call(
-    client: httpx.Client, *, is_stream: bool = True
-) -> AbstractContextManager[httpx.Response]:
-    body = chat(stream=is_stream)
-    return client.stream("POST", CHAT, json=body, headers=bearer())
-
-
 @pytest.mark.parametrize("content_type", CONTENT_TYPES)
 @pytest.mark.parametrize("first", FIRST_BYTES)
 def test_response_that_begins_like_events_is_a_stream_whatever_its_content_type(
@@ -43,12 +34,10 @@ def test_response_that_begins_like_events_is_a_stream_whatever_its_content_type(
     steps = stream(first, gate, b"data: half", headers=content_type, end=CLOSE)
     upstream.openai.script(*steps)
 
-    with call(client) as response:
-        pieces = response.iter_raw()
-        assert next(pieces) == first
-        gate.open()
-        last = b"".join(pieces)
+    with open_response(client) as response:
+        received, last = receive(response, gate)
 
+    assert received == first
     assert last.startswith(b'data: {"error":'), last
     assert response.headers.get("content-type") == content_type.get("content-type")
     assert response.headers["x-accel-buffering"] == "no"
@@ -62,14 +51,11 @@ def test_stream_is_detected_by_its_first_byte(
     pieces = FIRST_EVENT[:1], rest, FIRST_EVENT[1:], gate, DONE
     upstream.openai.script(*stream(*pieces, headers=content_type))
 
-    with call(client) as response:
+    with open_response(client) as response:
         # The headers are here before anything else.
         assert response.headers["x-accel-buffering"] == "no"
         rest.open()
-        received = response.iter_raw()
-        assert next(received) == FIRST_EVENT
-        gate.open()
-        assert b"".join(received) == DONE
+        assert receive(response, gate) == [FIRST_EVENT, DONE]
 
 
 @pytest.mark.parametrize("body", [b'{"data": 1}', b"[]", b"null", b'":"', b"{}\n\n"])
@@ -78,7 +64,7 @@ def test_json_in_response_to_a_streamed_request_stays_json(
 ) -> None:
     upstream.openai.script(respond(body))
 
-    with call(client) as response:
+    with open_response(client) as response:
         assert response.read() == body
 
     assert response.headers["content-length"] == str(len(body))
@@ -90,7 +76,7 @@ def test_json_that_breaks_off_in_response_to_a_streamed_request_is_a_502(
 ) -> None:
     upstream.openai.script(*stream(b'{"data":', headers=JSON, end=CLOSE))
 
-    with call(client) as response:
+    with open_response(client) as response:
         response.read()
 
     assert response.status_code == 502
@@ -103,7 +89,7 @@ def test_response_to_a_request_without_stream_is_buffered_json(
     """Even if it begins like an event: only its content type counts."""
     upstream.openai.script(*stream(FIRST_EVENT, DONE, headers=JSON))
 
-    with call(client, is_stream=False) as response:
+    with open_response(client, is_stream=False) as response:
         assert response.read() == FIRST_EVENT + DONE
 
     assert response.headers["content-length"] == str(len(FIRST_EVENT + DONE))

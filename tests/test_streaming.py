@@ -2,12 +2,11 @@
 
 import time
 import zlib
-from contextlib import AbstractContextManager
 
 import httpx
 import pytest
 
-from tests.support.http import CHAT, bearer, chat
+from tests.support.http import open_response
 from tests.support.upstream import Upstream
 from tests.support.wire import (
     CLOSE,
@@ -21,13 +20,6 @@ from tests.support.wire import (
 )
 
 pytestmark = pytest.mark.providers({"impatient": {"network": {"timeout": 0.5}}})
-
-
-def call(
-    client: httpx.Client, provider: str = "openai"
-) -> AbstractContextManager[httpx.Response]:
-    body = chat(f"{provider}/m-1", stream=True)
-    return client.stream("POST", CHAT, json=body, headers=bearer())
 
 
 def compress(*parts: bytes) -> list[bytes]:
@@ -59,7 +51,7 @@ def test_each_event_is_relayed_before_the_next_one_arrives(
     steps = [step for pair in zip(pieces, gates, strict=True) for step in pair]
     upstream.openai.script(*stream(*steps, headers=headers))
 
-    with call(client) as response:
+    with open_response(client) as response:
         received = response.iter_raw()
         for piece, gate in zip(pieces, gates, strict=True):
             assert next(received) == piece
@@ -78,7 +70,7 @@ def test_unusual_stream_is_relayed_byte_for_byte(
     )
     upstream.openai.script(*stream(*(body[at : at + 1] for at in range(len(body)))))
 
-    with call(client) as response:
+    with open_response(client) as response:
         assert response.read() == body
 
 
@@ -90,7 +82,7 @@ def test_stream_may_last_longer_than_the_upstream_timeout(
     upstream.openai.script(*stream(*events, DONE))
     start = time.monotonic()
 
-    with call(client, "impatient") as response:
+    with open_response(client, model="impatient/m-1") as response:
         assert response.read() == b"".join(events) + DONE
     assert time.monotonic() - start > 0.5
 
@@ -108,7 +100,7 @@ def test_event_too_large_to_buffer_is_relayed_in_pieces(
         rest = large[-cut:] + b"data: half"
         upstream.openai.script(*stream(large[:-cut], gate, rest, end=CLOSE))
 
-        with call(client) as response:
+        with open_response(client) as response:
             pieces = response.iter_raw()
             received = next(pieces)
             gate.open()
@@ -124,7 +116,7 @@ def test_stream_has_headers_against_caches_and_buffers(
     """With its defaults, nginx would send a stream when it ends."""
     upstream.openai.script(*stream(DONE))
 
-    with call(client) as response:
+    with open_response(client) as response:
         assert response.headers["cache-control"] == "no-cache"
         assert response.headers["x-accel-buffering"] == "no"
 
@@ -138,6 +130,6 @@ def test_headers_against_buffers_do_not_replace_the_upstreams(
     }
     upstream.openai.script(*stream(DONE, headers=headers))
 
-    with call(client) as response:
+    with open_response(client) as response:
         assert headers.items() <= dict(response.headers).items()
         assert response.headers["cache-control"] == "no-cache"

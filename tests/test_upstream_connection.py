@@ -134,11 +134,12 @@ def test_response_passes_and_the_connection_is_not_used_again(
 def test_204_and_304_have_no_body_whatever_their_headers_say(
     server: Server, upstream: Upstream, status: int, framing: bytes
 ) -> None:
-    sent = b"HTTP/1.1 %d X\r\n%b\r\n" % (status, framing)
+    sent = b"HTTP/1.1 %d X\r\nCF-Ray: 1-FRA\r\n%b\r\n" % (status, framing)
 
     response = call_on_pooled_connection(server, upstream, sent)
 
     assert (response.status, response.body) == (status, b"")
+    assert response.headers["cf-ray"] == "1-FRA"
     assert is_kept(server, upstream)
 
 

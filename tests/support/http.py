@@ -14,7 +14,7 @@ from typing import Any, Self
 import h11
 import httpx
 
-from tests.support.wire import Json
+from tests.support.wire import Gate, Json
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
@@ -235,6 +235,28 @@ def exchange(port: int, *segments: bytes) -> Response:
     with RawConnection(port) as connection:
         connection.send(*segments)
         return connection.read_response()
+
+
+def open_response(
+    client: httpx.Client,
+    path: str = CHAT,
+    model: str = MODEL,
+    *,
+    is_stream: bool = True,
+) -> AbstractContextManager[httpx.Response]:
+    """Call a model; the body of the response is read in the context."""
+    body = chat(model, stream=is_stream)
+    return client.stream("POST", path, json=body, headers=bearer())
+
+
+def receive(response: httpx.Response, *gates: Gate) -> list[bytes]:
+    """Return the bytes received before each gate is opened, and the rest."""
+    pieces = response.iter_raw()
+    received = []
+    for gate in gates:
+        received.append(next(pieces))
+        gate.open()
+    return [*received, b"".join(pieces)]
 
 
 def call_model(port: int, model: str, *headers: bytes, path: str = CHAT) -> Response:
