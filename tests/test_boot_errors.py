@@ -21,8 +21,6 @@ from tests.support.server import Server, Servers, clean_environment
 # Llama Stack needs longer on a busy machine.
 BOOT_SECONDS = 90
 
-failing = partial(pytest.mark.server, serves=False)
-
 
 def test_authority_that_cannot_be_read_is_reported_with_its_upstream(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]

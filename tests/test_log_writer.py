@@ -6,16 +6,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from signal import SIGTERM
 
-import httpx
 import pytest
 
 from lls_openai.server.log_writer import LogWriter
-from tests.support.http import MODELS, eventually
-from tests.support.run_yaml import RUN_YAML, VARIABLE
-from tests.support.server import clean_environment, free_port, listens
+from tests.support.http import MODELS
+from tests.support.run_yaml import VARIABLE
+from tests.support.server import Server
 
 # Of 256 bytes: a pipe of Linux holds 256 of them.
 LINE = b"x" * 255 + b"\n"
@@ -136,53 +135,37 @@ def test_full_disk_does_not_change_the_exit_status() -> None:
     assert done.returncode == 0
 
 
-@contextmanager
-def serving(stderr: int, *, text: bool) -> Iterator[httpx.Client]:
-    """A server with this standard error, and one connection to it."""
-    port = free_port()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "lls_openai", str(RUN_YAML), "--port", str(port)],
-        env=clean_environment()
-        | {f"{VARIABLE}_LOG_FORMAT": "text" if text else "json"},
-        stderr=stderr,
-    )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        eventually(lambda: listens(port), "the server listens", 60)
-        with httpx.Client(base_url=url, trust_env=False, timeout=5) as client:
-            yield client
-        process.terminate()
-        assert process.wait(10) == 0
-    finally:
-        process.kill()
-        process.wait()
+def server_with_stderr(redirection: str, **env: str) -> pytest.MarkDecorator:
+    """Return a mark for a server that a shell starts, with this standard error."""
+    prefix = "sh", "-c", f'{redirection}; exec "$@"', "sh"
+    return pytest.mark.server(as_module=True, prefix=prefix, env=env)
 
 
-def test_stalled_reader_stops_neither_requests_nor_a_shutdown(
-    pipe: tuple[int, int],
-) -> None:
+# Opened for reading as well, since it would wait for a reader otherwise.
+@server_with_stderr("mkfifo log; exec 3<>log 2>log")
+def test_stalled_reader_stops_neither_requests_nor_a_shutdown(server: Server) -> None:
     """The pipe is full after half of the requests."""
-    reader, writer = pipe
-    with serving(writer, text=False) as client:
-        for _ in range(500):
-            assert client.get("/v1/health").status_code == 200
-        assert client.get(MODELS).status_code == 200
-    os.close(writer)
+    reader = os.open(server.files / "work/log", os.O_RDONLY | os.O_NONBLOCK)
+    for _ in range(500):
+        assert server.client.get("/v1/health").status_code == 200
+    assert server.client.get(MODELS).status_code == 200
+    os.kill(server.pid, SIGTERM)
+    assert server.wait_exit() == 0
 
     lines = b"".join(iter(lambda: os.read(reader, 65_536), b"")).splitlines()
+    os.close(reader)
     assert {json.loads(line)["level"] for line in lines} == {"info"}
 
 
-def test_full_disk_breaks_no_connection() -> None:
-    with (
-        Path("/dev/full").open("wb") as full,
-        serving(full.fileno(), text=True) as client,
-    ):
-        responses = [client.get("/v1/health") for _ in range(3)]
-        ports = {
-            r.extensions["network_stream"].get_extra_info("client_addr")
-            for r in responses
-        }
+@server_with_stderr("exec 2>/dev/full", **{f"{VARIABLE}_LOG_FORMAT": "text"})
+def test_full_disk_breaks_no_connection(server: Server) -> None:
+    responses = [server.client.get("/v1/health") for _ in range(3)]
+    os.kill(server.pid, SIGTERM)
+    assert server.wait_exit() == 0
 
+    ports = {
+        each.extensions["network_stream"].get_extra_info("client_addr")
+        for each in responses
+    }
     assert [response.status_code for response in responses] == [200, 200, 200]
     assert len(ports) == 1
