@@ -42,6 +42,13 @@ class ProgressTimer:
         if self._body_bytes >= PROGRESS_BYTES:
             self.note()
 
+    def shorten(self, timeout: float) -> None:
+        """Allow `timeout` seconds without progress from now on."""
+        self.stop()
+        self._timeout = timeout
+        self.note()
+        self._check()
+
     def stop(self) -> None:
         """Check no longer."""
         self._timer.cancel()

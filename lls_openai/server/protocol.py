@@ -44,8 +44,8 @@ MAX_WAITING_BYTES = 256 * 1024
 # place of an early response. Up to this many bytes are discarded for it.
 MAX_DISCARDED_BYTES = 512 * 1024 * 1024
 
-# How long an idle client may take to answer a TLS close_notify at a shutdown.
-TLS_CLOSE_TIMEOUT = 1.0  # seconds
+# How long a client without a running request may take to close at a shutdown.
+CLOSE_TIMEOUT = 1.0  # seconds
 
 _NO_ADDRESS = ("-", 0)
 
@@ -84,6 +84,7 @@ class ClientConnection(asyncio.Protocol):
         # True once the client has sent bytes that will not be read as a request.
         self._has_sent_more = False
         self._discarded_bytes = 0
+        self._is_shutting_down = False
         self._reading_paused = False
         # Whether the client has to read before more is written.
         self.is_writing_paused = False
@@ -213,6 +214,7 @@ class ClientConnection(asyncio.Protocol):
 
     def shutdown(self) -> None:
         """Close after the running response, as uvicorn asks when the server stops."""
+        self._is_shutting_down = True
         if self._requests:
             self._requests[0].keep_alive = False
             # Otherwise, the rest of its body is still to be read.
@@ -221,7 +223,7 @@ class ClientConnection(asyncio.Protocol):
             return
         self._transport.close()
         if not self._transport.get_write_buffer_size():
-            self._loop.call_later(TLS_CLOSE_TIMEOUT, self.abort)
+            self._loop.call_later(CLOSE_TIMEOUT, self.abort)
 
     # The connection's own steps.
 
@@ -269,6 +271,8 @@ class ClientConnection(asyncio.Protocol):
         self._is_last = True
         self._requests.clear()
         self.read_on()
+        if self._is_shutting_down:
+            self._progress.shorten(CLOSE_TIMEOUT)
         if self._transport.can_write_eof():
             self._transport.write_eof()
         else:
