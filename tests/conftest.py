@@ -34,6 +34,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for mark in (
         "providers(configs): more passthrough providers in the test's server",
         "server(run_yaml, **variation): how the test's server differs from run.yaml",
+        "own_processes: starts processes that are slow while servers boot",
     ):
         config.addinivalue_line("markers", mark)
 
@@ -46,8 +47,12 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run tests without a server first, while the servers boot."""
+    """Run tests without a server first, while the servers boot.
+
+    Those that start other processes come last, when all servers have booted.
+    """
     items.sort(key=_needs_server)
+    items.sort(key=lambda item: item.get_closest_marker("own_processes") is not None)
     if IS_OGX:
         skip_on_ogx(items)
 

@@ -18,6 +18,7 @@ from lls_openai.settings import ProviderConfig
 from tests.support.run_yaml import RUN_YAML, VARIABLE, Variation
 from tests.support.server import Server, Servers, clean_environment
 
+pytestmark = pytest.mark.own_processes
 # Llama Stack needs longer on a busy machine.
 BOOT_SECONDS = 90
 

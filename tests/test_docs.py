@@ -26,6 +26,7 @@ from tests.support.server import Server, clean_environment, free_port
 from tests.support.upstream import Upstream
 from tests.support.wire import DONE, LAST_CHUNK, chunk, stream
 
+pytestmark = pytest.mark.own_processes
 README = "README.md"
 INTRODUCTION = docs.section(README, "lls-openai")
 SETUP, RUN, CALL = (docs.section(README, title) for title in ("Setup", "Run", "Call"))

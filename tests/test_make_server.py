@@ -15,6 +15,7 @@ from tests.support.network import Network
 from tests.support.server import free_port
 from tests.support.upstream import Upstream
 
+pytestmark = pytest.mark.own_processes
 SECTIONS = {"Host and port", "TLS", "Another model", "Another vendor"}
 
 

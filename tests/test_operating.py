@@ -27,6 +27,7 @@ from tests.support.server import Server, Servers, free_port
 from tests.support.upstream import Upstream
 from tests.support.wire import Json
 
+pytestmark = pytest.mark.own_processes
 OPERATING = "docs/operating.md"
 AUTHENTICATION = "Require a server token"
 # tests/test_shutdown.py runs servers with two workers.

@@ -120,7 +120,7 @@ def test_header_is_forwarded(server: Server, upstream: Upstream, header: bytes) 
     assert upstream.openai.request.header(name) == value
 
 
-# The server sends these with values of its own.
+# The server sends its own values of these.
 OWN_HEADERS = {"Accept", "Accept-Encoding"}
 
 

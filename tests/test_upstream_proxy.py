@@ -5,19 +5,11 @@ import socket
 import ssl
 
 import pytest
+import uvloop
 
 from lls_openai.relay.upstream_errors import UpstreamError
-from tests.support.listener import (
-    BOTH_EVENT_LOOPS,
-    RESPONSE,
-    Run,
-    call,
-    listening,
-    upstream_at,
-)
+from tests.support.listener import RESPONSE, call, listening, upstream_at
 from tests.support.network import Network
-
-pytestmark = BOTH_EVENT_LOOPS
 
 
 @pytest.mark.parametrize(
@@ -36,9 +28,7 @@ pytestmark = BOTH_EVENT_LOOPS
         ),
     ],
 )
-def test_tunnel_is_opened_to_the_encoded_host(
-    run: Run, base_url: str, start: bytes
-) -> None:
+def test_tunnel_is_opened_to_the_encoded_host(base_url: str, start: bytes) -> None:
     received = []
 
     def refuse(connection: socket.socket) -> None:
@@ -51,7 +41,7 @@ def test_tunnel_is_opened_to_the_encoded_host(
             await call(upstream_at(base_url, proxy=proxy))
 
     with listening(refuse) as port:
-        run(connect(port))
+        uvloop.run(connect(port))
     # Base64 of us@er:p:w.
     credentials = b"Proxy-Authorization: Basic dXNAZXI6cDp3\r\n\r\n"
     assert received == [start + credentials]
@@ -82,9 +72,7 @@ def test_tunnel_is_opened_to_the_encoded_host(
         ),
     ],
 )
-def test_failure_of_a_proxy_is_reported(
-    run: Run, response: bytes, message: str
-) -> None:
+def test_failure_of_a_proxy_is_reported(response: bytes, message: str) -> None:
     def answer(connection: socket.socket) -> None:
         connection.recv(65536)
         connection.sendall(response)
@@ -95,12 +83,10 @@ def test_failure_of_a_proxy_is_reported(
             await call(upstream_at("https://upstream.test", proxy=proxy))
 
     with listening(answer) as port:
-        run(connect(port))
+        uvloop.run(connect(port))
 
 
-def test_tls_session_is_resumed_by_the_next_connection(
-    run: Run, network: Network
-) -> None:
+def test_tls_session_is_resumed_by_the_next_connection(network: Network) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     network.authority.issue_cert("127.0.0.1").configure_cert(context)
     resumed = []
@@ -122,5 +108,5 @@ def test_tls_session_is_resumed_by_the_next_connection(
         await upstream.pool.close()
 
     with listening(serve_tls) as port:
-        run(call_thrice(port))
+        uvloop.run(call_thrice(port))
     assert resumed == [False, True, True]

@@ -1,4 +1,4 @@
-"""Connections to an upstream, on both event loops and without the server around them.
+"""Connections to an upstream, without the server around them.
 
 A test cannot bring these conditions about from outside the process.
 """
@@ -14,6 +14,7 @@ from unittest.mock import Mock
 from urllib.parse import urlsplit
 
 import pytest
+import uvloop
 
 from lls_openai.relay.connection import Connection
 from lls_openai.relay.connector import Connector
@@ -21,22 +22,11 @@ from lls_openai.relay.endpoints import Endpoint
 from lls_openai.relay.upstream_errors import UpstreamError, UpstreamTimeout
 from lls_openai.relay.upstream_response import UpstreamResponse
 from tests.support.http import MEBIBYTE
-from tests.support.listener import (
-    BOTH_EVENT_LOOPS,
-    HEAD,
-    RESPONSE,
-    Run,
-    call,
-    listening,
-    respond,
-    upstream_at,
-)
+from tests.support.listener import HEAD, RESPONSE, call, listening, respond, upstream_at
 from tests.support.network import Network
 
-pytestmark = BOTH_EVENT_LOOPS
 
-
-def test_upload_that_progresses_may_take_longer_than_the_timeout(run: Run) -> None:
+def test_upload_that_progresses_may_take_longer_than_the_timeout() -> None:
     body = b"x" * (4 * MEBIBYTE)
 
     def read_slowly(connection: socket.socket) -> None:
@@ -53,11 +43,11 @@ def test_upload_that_progresses_may_take_longer_than_the_timeout(run: Run) -> No
 
     with listening(read_slowly) as port:
         start = time.monotonic()
-        run(upload(port))
+        uvloop.run(upload(port))
     assert time.monotonic() - start > 0.6
 
 
-def test_upload_that_stops_is_a_timeout(run: Run) -> None:
+def test_upload_that_stops_is_a_timeout() -> None:
     done = threading.Event()
 
     async def upload(port: int) -> None:
@@ -72,11 +62,11 @@ def test_upload_that_stops_is_a_timeout(run: Run) -> None:
 
     with listening(read_nothing) as port:
         start = time.monotonic()
-        run(upload(port))
+        uvloop.run(upload(port))
     assert 0.4 < time.monotonic() - start < 2
 
 
-def test_slow_client_is_not_the_silence_of_the_upstream(run: Run) -> None:
+def test_slow_client_is_not_the_silence_of_the_upstream() -> None:
     body = b"x" * (8 * MEBIBYTE)
 
     def send_body(connection: socket.socket) -> None:
@@ -96,10 +86,10 @@ def test_slow_client_is_not_the_silence_of_the_upstream(run: Run) -> None:
         await upstream.pool.close()
 
     with listening(send_body) as port:
-        run(read_late(port))
+        uvloop.run(read_late(port))
 
 
-def test_connections_have_tcp_keep_alive_after_60_s(run: Run) -> None:
+def test_connections_have_tcp_keep_alive_after_60_s() -> None:
     async def connect(port: int) -> None:
         connection = Connection(1, print, print)
         await Connector(Endpoint("127.0.0.1", port), None, 1).connect(connection)
@@ -111,7 +101,7 @@ def test_connections_have_tcp_keep_alive_after_60_s(run: Run) -> None:
         await asyncio.sleep(0)
 
     with listening(respond) as port:
-        run(connect(port))
+        uvloop.run(connect(port))
 
 
 def resolve_to(*ports: int) -> Mock:
@@ -132,7 +122,7 @@ def resolve_to(*ports: int) -> Mock:
 
 
 @pytest.mark.parametrize("name", ["REFUSED_URL", "UNRESPONSIVE_URL"])
-def test_next_address_of_a_host_is_tried(run: Run, network: Network, name: str) -> None:
+def test_next_address_of_a_host_is_tried(network: Network, name: str) -> None:
     dead = urlsplit(network.env[name]).port or 0
 
     async def connect(port: int) -> None:
@@ -143,11 +133,11 @@ def test_next_address_of_a_host_is_tried(run: Run, network: Network, name: str) 
 
     with listening(respond) as port:
         start = time.monotonic()
-        run(connect(port))
+        uvloop.run(connect(port))
     assert time.monotonic() - start < 2
 
 
-def test_connections_made_at_once_share_a_look_up(run: Run) -> None:
+def test_connections_made_at_once_share_a_look_up() -> None:
     async def call_at_once(port: int) -> None:
         lookups = resolve_to(port)
         upstream = upstream_at("http://upstream.test")
@@ -160,7 +150,7 @@ def test_connections_made_at_once_share_a_look_up(run: Run) -> None:
         await upstream.pool.close()
 
     with listening(respond) as port:
-        run(call_at_once(port))
+        uvloop.run(call_at_once(port))
 
 
 @pytest.mark.parametrize(
@@ -172,9 +162,7 @@ def test_connections_made_at_once_share_a_look_up(run: Run) -> None:
         pytest.param(b"not HTTP\r\n\r\n", id="not-http"),
     ],
 )
-def test_ended_connection_needs_no_garbage_collection(
-    run: Run, response: bytes
-) -> None:
+def test_ended_connection_needs_no_garbage_collection(response: bytes) -> None:
     """A cycle would keep the body of a call until the collector finds it."""
 
     def serve(connection: socket.socket) -> None:
@@ -193,6 +181,6 @@ def test_ended_connection_needs_no_garbage_collection(
     gc.disable()
     try:
         with listening(serve) as port:
-            run(call_and_count(port))
+            uvloop.run(call_and_count(port))
     finally:
         gc.enable()

@@ -1,24 +1,12 @@
 """A listening socket whose connections a function serves, and a client of it."""
 
-import asyncio
 import socket
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
-
-import pytest
-import uvloop
 
 from lls_openai.relay.upstream import Upstream
 from lls_openai.settings import ProviderConfig
-
-type Run = Callable[[Coroutine[Any, Any, None]], None]
-
-BOTH_EVENT_LOOPS = pytest.mark.parametrize(
-    "run",
-    [pytest.param(asyncio.run, id="asyncio"), pytest.param(uvloop.run, id="uvloop")],
-)
 
 HEAD = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"
 RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
