@@ -20,7 +20,11 @@ from tools.clients.trial import COLUMNS, Trial, environment
 from tools.mock.vendors import VENDORS
 
 say = partial(print, flush=True)
-_WIDTHS = (19, 10, *(max(len(column), 4) + 1 for column in COLUMNS))
+# Short, so that a row fits 80 columns.
+_LABELS = [
+    {"snippet": "page", "streamed": "stream"}.get(name, name) for name in COLUMNS
+]
+_WIDTHS = (17, 9, *(max(len(label), 4) + 1 for label in _LABELS))
 
 
 def _print_row(*cells: str) -> None:
@@ -63,7 +67,7 @@ def main() -> int:
         closing(Servers(Path(temporary), upstream.environment)) as servers,
     ):
         server = servers.start(Variation())
-        _print_row("client", "version", *COLUMNS)
+        _print_row("client", "version", *_LABELS)
         passed = []
         for name in names:
             (directory := Path(temporary, name)).mkdir()
