@@ -4,8 +4,10 @@ import asyncio
 import json
 import logging
 import sys
+import tempfile
 from importlib.metadata import version
 from pathlib import Path
+from unittest.mock import Mock
 
 import httpx
 import pytest
@@ -14,9 +16,10 @@ import uvicorn
 from lls_openai.server import lifecycle
 from lls_openai.server.command import run
 from lls_openai.server.config_check import read_run_yaml
+from lls_openai.server.ogx import remove_resolved_config
 from lls_openai.stack import DISTRIBUTION
 from tests.support.http import MODELS, bearer
-from tests.support.run_yaml import PROVIDERS, RUN_YAML, UNDER_NOHUP
+from tests.support.run_yaml import PROVIDERS, RUN_YAML, UNDER_NOHUP, VARIABLE
 from tests.support.server import Server
 
 UPSTREAMS = ["OPENAI_UPSTREAM_URL", "GEMINI_UPSTREAM_URL", "ANTHROPIC_UPSTREAM_URL"]
@@ -62,6 +65,16 @@ def test_start_lines_in_text_fit_80_columns(server: Server) -> None:
     second = server.wait_log_line("API key")
     first = server.wait_log_line("(5 models, 2 workers)")
     assert [line for line in (first, second) if len(line) > 80] == []
+
+
+def test_start_needs_no_directory_for_temporary_files(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A read-only container has none; `make deploy` starts one."""
+    monkeypatch.setattr(tempfile, "gettempdir", Mock(side_effect=FileNotFoundError))
+    monkeypatch.setenv(f"{VARIABLE}_CONFIG", str(RUN_YAML))
+
+    remove_resolved_config()
 
 
 # Llama Stack reads its own configuration through a field that it calls deprecated.

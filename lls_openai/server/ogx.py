@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 
 from lls_openai.server.config_check import abort_startup
 from lls_openai.server.logging_setup import set_up_logging
-from lls_openai.stack import IS_OGX, VARIABLE, StackConfig, Untyped, server
+from lls_openai.stack import VARIABLE, StackConfig, Untyped, server
 
 _CONFIG = f"{VARIABLE}_CONFIG"
 
@@ -73,7 +73,8 @@ def _ciphers(tls: Untyped) -> dict[str, str]:
 def remove_resolved_config() -> None:
     """Delete the file that `ogx run` has written, unless other workers read it."""
     path = Path(os.environ.get(_CONFIG, ""))
-    is_temporary = path.parent == Path(tempfile.gettempdir())
-    was_written = is_temporary and path.name.startswith("ogx-run-")
-    if IS_OGX and was_written and not multiprocessing.parent_process():
+    if not path.name.startswith("ogx-run-") or multiprocessing.parent_process():
+        return
+    # Asked for last: a container may have no directory for temporary files.
+    if path.parent == Path(tempfile.gettempdir()):
         path.unlink(missing_ok=True)
