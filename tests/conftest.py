@@ -8,6 +8,7 @@ Marks say how the `server` of a test differs from run.yaml::
 All tests that only add providers share one server.
 """
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -87,6 +88,14 @@ def clean_environ(monkeypatch: pytest.MonkeyPatch) -> None:
     """Remove this machine's keys, proxies and settings from every test."""
     for name in os.environ.keys() - clean_environment().keys():
         monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def only_caplog(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Replace the handlers that tests of the log have installed."""
+    monkeypatch.setattr(logging.getLogger(), "handlers", [caplog.handler])
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 The applications are small ones, behind the connections that the server uses.
 """
 
-import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,15 +22,8 @@ from tests.support.http import (
 )
 from tests.support.server import free_port
 
+pytestmark = pytest.mark.usefixtures("only_caplog")
 PROMPT = "a part of a prompt"
-
-
-@pytest.fixture(autouse=True)
-def only_caplog(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Replace the handlers that tests of the log have installed."""
-    monkeypatch.setattr(logging.getLogger(), "handlers", [caplog.handler])
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The invariants of a client connection, whatever bytes a client sends."""
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,24 @@ def test_client_that_disconnects_ends_its_call_with_bytes_behind_it(
     assert upstream.openai.request.disconnected.wait(1)
 
 
+@contextmanager
+def open_streams(
+    server: Server, upstream: Upstream, count: int, sent: bytes
+) -> Iterator[list[RawConnection]]:
+    """Send a request on each of `count` connections, and receive the first event."""
+    gate = Gate()
+    upstream.openai.script(*stream(FIRST_EVENT, gate), times=count)
+    with ExitStack() as stack:
+        connections = [
+            stack.enter_context(RawConnection(server.port)) for _ in range(count)
+        ]
+        for connection in connections:
+            connection.send(sent)
+            connection.read_until(FIRST_EVENT)
+        yield connections
+        gate.open()
+
+
 MANY_HEADERS = [b"%c: " % letter for letter in range(ord("a"), ord("z"))] * 7
 
 
@@ -131,38 +150,25 @@ MANY_HEADERS = [b"%c: " % letter for letter in range(ord("a"), ord("z"))] * 7
 def test_requests_behind_a_stream_are_bounded_in_memory(
     server: Server, upstream: Upstream, waiting: bytes
 ) -> None:
-    gate, connections = Gate(), 20
-    upstream.openai.script(*stream(FIRST_EVENT, gate), times=connections)
-    with ExitStack() as stack:
-        growth = server.measure_growth()
-        for _ in range(connections):
-            connection = stack.enter_context(RawConnection(server.port))
-            connection.send(STREAMING_REQUEST)
-            connection.read_until(FIRST_EVENT)
+    growth = server.measure_growth()
+    with open_streams(server, upstream, 20, STREAMING_REQUEST) as connections:
+        for connection in connections:
             connection.send(waiting)
         exchange(server.port, HEALTH_REQUEST)
         grown = growth()
-        gate.open()
 
-    assert grown < connections * 700_000
+    assert grown < len(connections) * 700_000
 
 
 def test_running_stream_does_not_keep_its_request_headers(
     server: Server, upstream: Upstream
 ) -> None:
-    gate, connections = Gate(), 50
-    upstream.openai.script(*stream(FIRST_EVENT, gate), times=connections)
     sent = request(b"POST", CHAT, *MANY_HEADERS, b"Z: " + b"z" * 50_000, body=STREAM)
-    with ExitStack() as stack:
-        growth = server.measure_growth()
-        for _ in range(connections):
-            connection = stack.enter_context(RawConnection(server.port))
-            connection.send(sent)
-            connection.read_until(FIRST_EVENT)
+    growth = server.measure_growth()
+    with open_streams(server, upstream, 50, sent) as connections:
         grown = growth()
-        gate.open()
 
-    assert grown < connections * 40_000
+    assert grown < len(connections) * 40_000
 
 
 @WITH_AUTH

@@ -10,13 +10,7 @@ from fastapi import FastAPI
 from lls_openai import stack
 from lls_openai.server.patches import arrange
 
-
-@pytest.fixture(autouse=True)
-def only_caplog(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Replace the handlers that tests of the log have installed."""
-    monkeypatch.setattr(logging.getLogger(), "handlers", [caplog.handler])
+pytestmark = pytest.mark.usefixtures("only_caplog")
 
 
 async def _fail() -> None:

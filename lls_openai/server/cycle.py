@@ -151,7 +151,7 @@ class RequestCycle:
 
     def _start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         self.context.status = status
-        # Those of a start that failed, before an error takes its place.
+        # An error may take the place of a start that failed.
         self._is_chunked, self._unsent = False, None
         self._has_body = status not in _NO_BODY and self.scope["method"] != "HEAD"
         lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]

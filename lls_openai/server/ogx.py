@@ -75,6 +75,6 @@ def remove_resolved_config() -> None:
     path = Path(os.environ.get(_CONFIG, ""))
     if not path.name.startswith("ogx-run-") or multiprocessing.parent_process():
         return
-    # Asked for last: a container may have no directory for temporary files.
+    # This comes last, since a container may have no directory for temporary files.
     if path.parent == Path(tempfile.gettempdir()):
         path.unlink(missing_ok=True)

@@ -11,31 +11,26 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from tools.bench.load import Figures, Target, run_wrk
-from tools.bench.targets import Targets
+from tools.bench.targets import Command, Targets
 from tools.bench.upstream import KINDS
 from tools.cli import log
 
-# A call that is still running at the end is counted and not completed; with one
-# connection and this span it is less than one in a hundred.
+# At the end, one call is counted that is not complete: less than one in a hundred.
 _SECONDS = 4
 _TOTAL = re.compile(r"(?m)^totals: (\d+)$")
 
 
 def count(directory: Path) -> dict[str, Figures]:
-    """Count the bare relay's and this server's, in thousands.
-
-    Args:
-        directory: for temporary files.
-    """
+    """Count those of the bare relay and of this server, in thousands."""
     if not shutil.which("valgrind"):
         log("instructions are left out: apt-get install valgrind")
         return {}
     log("counting instructions")
     output = directory / "callgrind"
-    wrapper = ["valgrind", "--tool=callgrind", "--instr-atstart=no"]
+    valgrind: Command = ["valgrind", "--tool=callgrind", "--instr-atstart=no"]
+    valgrind += [f"--callgrind-out-file={output}"]
     with ExitStack() as stack:
-        wrapper.append(f"--callgrind-out-file={output}")
-        targets = Targets(directory, stack, [*wrapper])
+        targets = Targets(directory, stack, valgrind)
         return {
             target.name: _figures(target, output)
             for target in (targets.bare(), targets.this())

@@ -45,7 +45,7 @@ class LoadError(Exception):
     """Requests failed; a speed measured from them would mean nothing."""
 
 
-# Those of a server that is slow, or that is measured only beside this one.
+# The measures of the servers that are compared with this one.
 FEW_MEASURES = ("calls", "latency", "streams")
 
 
